@@ -1,0 +1,1 @@
+"""Public REST APIs: one package per API, WSGI applications on pecan."""

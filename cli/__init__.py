@@ -1,0 +1,1 @@
+"""The haneul command and the plugin for the openstack command."""

@@ -1,0 +1,1 @@
+"""The compute agent on a hypervisor host. Imports neither db nor conductor."""

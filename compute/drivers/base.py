@@ -1,0 +1,208 @@
+"""What a hypervisor driver is: one small abstract class, and the plain data it is given.
+
+The agent's actions (``compute.actions``) call these methods, one per step, so
+every method is idempotent: called again after a crash it comes to the same end,
+and every removal is content when there is nothing to remove.  A driver keeps no
+state about servers apart from what lies on the host itself.
+
+Sizes carry their unit in the name.  Server ids are the API's UUIDs.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import enum
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+class PowerState(enum.IntEnum):
+    """Power states with the numbers that the compute API shows (OS-EXT-STS:power_state)."""
+
+    NOSTATE = 0
+    RUNNING = 1
+    PAUSED = 3
+    SHUTDOWN = 4
+    CRASHED = 6
+    SUSPENDED = 7
+
+
+@dataclasses.dataclass(frozen=True)
+class GuestImage:
+    """The image to boot from, as the image API describes it."""
+
+    id: str
+    name: str
+    disk_format: str
+    size_bytes: int
+    checksum: str | None = None
+    os_hash_algo: str | None = None
+    os_hash_value: str | None = None
+    min_disk_gib: int = 0
+    min_ram_mib: int = 0
+    properties: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class GuestSpec:
+    """Everything about one server that a driver needs. JSON-able through ``to_dict``."""
+
+    server_id: str
+    name: str
+    hostname: str
+    project_id: str
+    user_id: str
+    memory_mib: int
+    vcpus: int
+    root_gib: int
+    ephemeral_gib: int
+    swap_mib: int
+    flavor_name: str
+    extra_specs: dict[str, str]
+    image: GuestImage | None
+    config_drive: bool
+    metadata: dict[str, str]
+    user_data: str | None
+    """base64, as the API took it"""
+    key_name: str | None
+    public_key: str | None
+    admin_password: str | None
+    availability_zone: str
+    created_at: str
+    nics: tuple[dict[str, Any], ...] = ()
+    volumes: tuple[dict[str, Any], ...] = ()
+    personality: tuple[dict[str, str], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> GuestSpec:
+        """Build from ``to_dict``'s result; unknown keys (a newer sender's) are ignored."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        values = {key: value for key, value in data.items() if key in known}
+        image = values.get("image")
+        if isinstance(image, dict):
+            image_fields = {field.name for field in dataclasses.fields(GuestImage)}
+            values["image"] = GuestImage(**{k: v for k, v in image.items() if k in image_fields})
+        for key in ("nics", "volumes", "personality"):
+            values[key] = tuple(values.get(key) or ())
+        return cls(**values)
+
+
+@dataclasses.dataclass(frozen=True)
+class HostInventory:
+    """What the host offers, as the scheduler and GET /os-hypervisors need it."""
+
+    hypervisor_type: str
+    hypervisor_version: int
+    hypervisor_hostname: str
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+    disk_available_gib: int
+    cpu_info: dict[str, Any]
+    host_ip: str
+    uptime: str
+    traits: tuple[str, ...] = ()
+    supported_instances: tuple[tuple[str, str, str], ...] = ()
+    """(architecture, hypervisor type, vm mode), for the ImageProperties filter"""
+    numa_cells: tuple[dict[str, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
+    """what ``haneul doctor`` shows, e.g. why emulation is used instead of KVM"""
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class GuestInfo:
+    """A guest that exists on the host, known to haneul or not."""
+
+    server_id: str | None
+    """None: not one of ours"""
+    name: str
+    power_state: PowerState
+
+
+ImageFetcher = Callable[[GuestImage], Iterator[bytes]]
+"""Streams an image's bytes from the image API, in chunks."""
+
+PowerListener = Callable[[str, PowerState], None]
+"""Called with (server id, new power state) by the driver's event thread."""
+
+
+class ComputeDriver(abc.ABC):
+    """One hypervisor. Errors are ``core.errors.DriverError`` (or ``Rebuildable``)."""
+
+    @abc.abstractmethod
+    def start(self) -> None:
+        """Connect and probe. Raises DriverError with one line that says what is missing."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of connections and threads; guests go on running."""
+
+    @abc.abstractmethod
+    def inventory(self) -> HostInventory:
+        """What the host offers now."""
+
+    @abc.abstractmethod
+    def guests(self) -> list[GuestInfo]:
+        """All guests on the host, strangers among them."""
+
+    @abc.abstractmethod
+    def power_state(self, server_id: str) -> PowerState:
+        """NOSTATE when there is no such guest."""
+
+    @abc.abstractmethod
+    def cache_image(self, image: GuestImage, fetch: ImageFetcher) -> None:
+        """Have the image's base file on the host; concurrent calls fetch once.
+
+        The content is verified against os_hash_value and inspected before use.
+        """
+
+    @abc.abstractmethod
+    def create_disks(self, guest: GuestSpec) -> None:
+        """Root, ephemeral and swap disks, and the config drive if asked for."""
+
+    @abc.abstractmethod
+    def remove_disks(self, server_id: str) -> None:
+        """Everything that create_disks made."""
+
+    @abc.abstractmethod
+    def define(self, guest: GuestSpec) -> None:
+        """Make the guest known to the hypervisor, not running."""
+
+    @abc.abstractmethod
+    def undefine(self, server_id: str) -> None:
+        """Forget the guest, stopping it hard if it runs."""
+
+    @abc.abstractmethod
+    def power_on(self, server_id: str) -> None:
+        """Start; content if it runs already (a paused one is resumed)."""
+
+    @abc.abstractmethod
+    def power_off(self, server_id: str, timeout_s: float) -> None:
+        """ACPI shutdown, and after ``timeout_s`` hard. 0: hard at once."""
+
+    @abc.abstractmethod
+    def reboot(self, server_id: str, hard: bool, timeout_s: float) -> None:
+        """Soft: ask the guest, fall back to hard after ``timeout_s``."""
+
+    @abc.abstractmethod
+    def console_output(self, server_id: str, max_bytes: int) -> str:
+        """The tail of the serial console's log."""
+
+    @abc.abstractmethod
+    def diagnostics(self, server_id: str) -> dict[str, Any]:
+        """In the shape of GET /servers/{id}/diagnostics at 2.48."""
+
+    @abc.abstractmethod
+    def vnc(self, server_id: str) -> dict[str, Any]:
+        """{'host':, 'port':} of the guest's VNC server."""
+
+    @abc.abstractmethod
+    def listen(self, listener: PowerListener) -> None:
+        """Call ``listener`` on each power state change from now on."""

@@ -1,0 +1,1 @@
+"""The role of a cell: the intent journal in SQL, dispatch to agents, the sweeper, heartbeats."""

@@ -1,0 +1,1 @@
+"""The ground floor: options, context, errors, messaging, policy, logging, metrics. Knows no table and no service."""

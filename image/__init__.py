@@ -1,0 +1,1 @@
+"""The image worker: stores, inspection and streaming of image data."""

@@ -1,0 +1,1 @@
+"""Intents: steps, the engine that runs them, state tables, roles. Knows no table."""

@@ -1,0 +1,1 @@
+"""The scheduler role: arithmetic over columns of host state, claims in SQL."""
