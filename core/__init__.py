@@ -1,1 +1,1 @@
-"""The ground floor: options, context, errors, messaging, policy, logging, metrics. Knows no table and no service."""
+"""The ground floor: options, context, errors, messaging, policy, metrics. Knows no table and no service."""

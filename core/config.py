@@ -32,7 +32,10 @@ CORE_OPTS = [
     cfg.StrOpt(
         "service_backend",
         default="threading",
-        choices=[("threading", "native threads"), ("eventlet", "green threads; patches the standard library")],
+        choices=[
+            ("threading", "native threads"),
+            ("eventlet", "green threads; patches the standard library"),
+        ],
         help="What services run on. Read before anything else is imported (see core.backend).",
     ),
 ]

@@ -18,7 +18,9 @@ STEP_SECONDS = Histogram("haneul_step_seconds", "Time a step took", ["kind", "st
 INTENTS = Gauge("haneul_intents_unfinished", "Unfinished intents", ["cell", "kind", "state"])
 OLDEST_INTENT = Gauge("haneul_intent_oldest_seconds", "Age of the oldest unfinished intent", ["cell", "kind"])
 SCHEDULER_PASSES = Counter("haneul_scheduler_passes_total", "Scheduler passes")
-SCHEDULER_PASS_SECONDS = Histogram("haneul_scheduler_pass_seconds", "Time of a scheduler pass", buckets=_BUCKETS)
+SCHEDULER_PASS_SECONDS = Histogram(
+    "haneul_scheduler_pass_seconds", "Time of a scheduler pass", buckets=_BUCKETS
+)
 SCHEDULED = Counter("haneul_scheduler_decisions_total", "Decisions of the scheduler", ["outcome"])
 QUEUE = Gauge("haneul_queue_length", "Work waiting in a role's queue", ["queue"])
 

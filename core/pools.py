@@ -23,7 +23,9 @@ class Pool:
         self.name = name
         self._executor = concurrent.futures.ThreadPoolExecutor(size, thread_name_prefix=name)
 
-    def spawn(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
+    def spawn(
+        self, function: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> concurrent.futures.Future[Any]:
         """Run ``function`` in the pool; a failure is logged."""
         future = self._executor.submit(function, *args, **kwargs)
         future.add_done_callback(self._log_failure)
