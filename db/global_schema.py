@@ -168,7 +168,9 @@ aggregates = sa.Table(
 aggregate_hosts = sa.Table(
     "aggregate_hosts",
     global_metadata,
-    sa.Column("aggregate_id", sa.Integer, sa.ForeignKey("aggregates.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column(
+        "aggregate_id", sa.Integer, sa.ForeignKey("aggregates.id", ondelete="CASCADE"), primary_key=True
+    ),
     sa.Column("host", Name, primary_key=True),
     sa.Index("ix_aggregate_hosts_host", "host"),
     **table_options(),
@@ -229,7 +231,9 @@ allocations = sa.Table(
 provider_changes = sa.Table(
     "provider_changes",
     global_metadata,
-    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column(
+        "seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True
+    ),
     sa.Column("provider_id", sa.Integer, nullable=False),
     sa.Column("created_at", Time, nullable=False, default=now),
     sa.Index("ix_provider_changes_created_at", "created_at"),

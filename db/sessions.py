@@ -34,7 +34,9 @@ OPTS = [
         help="Global database, an SQLAlchemy URL: sqlite:///…, mysql+pymysql://…, postgresql+psycopg://….",
     ),
     cfg.StrOpt("cell_connection", secret=True, help="Database of the first cell, used when it is created."),
-    cfg.IntOpt("max_pool_size", default=10, min=1, help="Connections per database that a process keeps open."),
+    cfg.IntOpt(
+        "max_pool_size", default=10, min=1, help="Connections per database that a process keeps open."
+    ),
     cfg.IntOpt("max_overflow", default=30, min=0, help="Connections beyond max_pool_size under load."),
 ]
 GROUP = "database"
