@@ -63,7 +63,7 @@ class _ExchangeManager(impl_fake.FakeExchangeManager):
                 self._shared[key] = _Exchange(key[1])
             return self._shared[key]
 
-    def cleanup(self) -> None:  # type: ignore[override]
+    def cleanup(self) -> None:
         """One transport closes; the others of the process keep their queues."""
 
 

@@ -1,0 +1,79 @@
+"""The embedded web server: one API as a role.
+
+cheroot serves with a bounded pool of threads; several processes may share the
+port (SO_REUSEPORT) when ``workers`` asks for them.  uWSGI or gunicorn can serve
+the same applications through ``api.wsgi`` instead.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from cheroot import wsgi
+from cheroot.ssl.builtin import BuiltinSSLAdapter
+from oslo_config import cfg
+
+from api.common.auth import WsgiApp
+from core.errors import Unavailable
+from lifecycle.roles import Role
+
+LOG = logging.getLogger(__name__)
+
+
+def server_opts(port: int) -> list[cfg.Opt]:
+    """Options of an API's group."""
+    return [
+        cfg.HostAddressOpt("listen", default="127.0.0.1", help="Address to listen on."),
+        cfg.PortOpt("port", default=port, help="Port to listen on."),
+        cfg.IntOpt("threads", default=16, min=1, max=512, help="Threads that answer requests."),
+        cfg.IntOpt("workers", default=1, min=1, max=128, help="Processes that share the port."),
+        cfg.StrOpt("ssl_certificate", help="Certificate file: serve TLS."),
+        cfg.StrOpt("ssl_key", secret=True, help="The certificate's key file."),
+    ]
+
+
+class ApiRole(Role):
+    """Serves one WSGI application from when ``start`` returns until ``stop``."""
+
+    def __init__(
+        self, name: str, conf: cfg.ConfigOpts, group: str, make_app: Callable[[cfg.ConfigOpts], WsgiApp]
+    ) -> None:
+        self.name = name
+        self._conf = conf
+        self._options = conf[group]
+        self._make_app = make_app
+        self._server: wsgi.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        options = self._options
+        self._server = wsgi.Server(
+            (options.listen, options.port),
+            self._make_app(self._conf),
+            numthreads=options.threads,
+            max=options.threads,
+            server_name="haneul",
+            request_queue_size=1024,
+            timeout=60,
+            reuse_port=options.workers > 1,
+        )
+        self._server.max_request_body_size = 0
+        if options.ssl_certificate:
+            self._server.ssl_adapter = BuiltinSSLAdapter(options.ssl_certificate, options.ssl_key)
+        try:
+            self._server.prepare()
+        except OSError as error:
+            raise Unavailable(
+                f"{self.name} can't listen on {options.listen}:{options.port}: {error}", cause=error
+            ) from error
+        self._thread = threading.Thread(target=self._server.serve, name=self.name, daemon=True)
+        self._thread.start()
+        LOG.info("%s listens on %s:%s", self.name, options.listen, options.port)
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.stop()
+        if self._thread is not None:
+            self._thread.join(10)
