@@ -1,0 +1,417 @@
+"""A hypervisor that only remembers: for load tests, crash tests and development without KVM.
+
+Guests are entries in a dictionary.  With ``[simulated] state_dir`` set they are
+also files (one per guest, one per guest's disks, one per cached image), so that
+a killed agent's leavings are still there when it starts again, and a test can
+count what nobody owns with :func:`leftovers`.
+
+Delays and failures are set per method.  A failure rule is one of
+
+* ``create_disks:0.05``: each call fails with that probability,
+* ``create_disks#3``: the third call (of this process) fails,
+
+and with ``!host`` behind it the failure is one that another host might not have
+(``Rebuildable``), so that the create is tried on an alternate.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import json
+import os
+import queue
+import random
+import re
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from oslo_config import cfg
+from oslo_log import log
+
+from compute.drivers import base
+from compute.drivers.base import GuestImage, GuestInfo, GuestSpec, HostInventory, PowerState
+from core.errors import DriverError, NotFound, Rebuildable
+
+LOG = log.getLogger(__name__)
+
+GROUP = "simulated"
+OPTS = [
+    cfg.StrOpt(
+        "state_dir",
+        help="Folder in which simulated guests and disks survive the process; a folder per host is made in it. "
+        "Without it they live in memory only.",
+    ),
+    cfg.FloatOpt("delay", default=0.0, min=0, help="Seconds that every method takes unless delays says so."),
+    cfg.DictOpt("delays", default={}, help="Seconds per method, e.g. create_disks:0.5,power_on:0.2."),
+    cfg.FloatOpt(
+        "jitter",
+        default=0.0,
+        min=0,
+        max=1,
+        help="Share of each delay by which it varies at random, e.g. 0.2 for plus or minus a fifth.",
+    ),
+    cfg.ListOpt(
+        "failures",
+        default=[],
+        help="Failure rules: METHOD:PROBABILITY or METHOD#NTH_CALL, with !host behind it for a failure that "
+        "another host might not have.",
+    ),
+    cfg.BoolOpt(
+        "fetch_images",
+        default=False,
+        help="Really download images (and verify their hash), instead of only remembering that they are there.",
+    ),
+    cfg.IntOpt("vcpus", default=64, min=1, help="CPUs that the host claims to have."),
+    cfg.IntOpt("memory_mib", default=262144, min=1, help="Memory in MiB that the host claims to have."),
+    cfg.IntOpt("disk_gib", default=10240, min=0, help="Disk in GiB that the host claims to have."),
+]
+
+_NIC_COUNTERS = ("octets", "packets", "errors", "drop", "rate")
+_RULE = re.compile(
+    r"^(?P<method>[a-z_]+)(?:#(?P<nth>[1-9]\d*)|:(?P<probability>[01](?:\.\d+)?))(?P<host>!host)?$"
+)
+
+
+def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    """For core.config and the sample configuration file."""
+    return [(GROUP, OPTS)]
+
+
+def guest_name(server_id: str) -> str:
+    return f"instance-{server_id}"
+
+
+def leftovers(state_dir: Path | str, known: set[str]) -> list[str]:
+    """What lies in ``state_dir`` for servers that are not in ``known``: lines "HOST guest|disks ID"."""
+    found = []
+    for kind in ("guests", "disks"):
+        for path in Path(state_dir).glob(f"*/{kind}/*.json"):
+            if path.stem not in known:
+                found.append(f"{path.parent.parent.name} {kind} {path.stem}")
+    return sorted(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class _FailureRule:
+    method: str
+    nth: int | None
+    probability: float
+    host: bool
+
+    @classmethod
+    def parse(cls, text: str) -> _FailureRule:
+        match = _RULE.match(text.strip())
+        if match is None or not callable(getattr(base.ComputeDriver, match["method"], None)):
+            raise DriverError(
+                f"[simulated] failures: {text!r} is not METHOD:PROBABILITY or METHOD#N of a driver method"
+            )
+        nth = int(match["nth"]) if match["nth"] else None
+        return cls(match["method"], nth, float(match["probability"] or 0), match["host"] is not None)
+
+    def hits(self, call: int) -> bool:
+        return call == self.nth if self.nth is not None else random.random() < self.probability
+
+
+@dataclasses.dataclass
+class _Guest:
+    spec: dict[str, Any]
+    power_state: int = PowerState.SHUTDOWN
+    started_at: float = 0.0
+    console: list[str] = dataclasses.field(default_factory=list)
+
+
+class _Store:
+    """One folder of JSON files behind a dictionary; without a folder just the dictionary."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._items: dict[str, Any] = {}
+
+    def load(self) -> None:
+        if self._folder is None:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._items = {path.stem: json.loads(path.read_text()) for path in self._folder.glob("*.json")}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._items
+
+    def get(self, key: str) -> Any:
+        return self._items.get(key)
+
+    def items(self) -> list[tuple[str, Any]]:
+        return list(self._items.items())
+
+    def put(self, key: str, value: Any) -> None:
+        if self._folder is not None:
+            # Written beside and renamed: a kill between the two must not leave half a file.
+            temporary = self._folder / f".{key}.{os.getpid()}.{threading.get_ident()}"
+            temporary.write_text(json.dumps(value))
+            temporary.replace(self._folder / f"{key}.json")
+        self._items[key] = value
+
+    def remove(self, key: str) -> None:
+        if self._folder is not None:
+            (self._folder / f"{key}.json").unlink(missing_ok=True)
+        self._items.pop(key, None)
+
+
+class SimulatedDriver(base.ComputeDriver):
+    """Thousands of guests in one process, at the price of a dictionary entry each."""
+
+    def __init__(self, conf: cfg.ConfigOpts, host: str) -> None:
+        conf.register_opts(OPTS, group=GROUP)
+        self._conf = conf[GROUP]
+        self._host = host
+        folder = Path(self._conf.state_dir) / host if self._conf.state_dir else None
+        self._guests = _Store(folder and folder / "guests")
+        self._disks = _Store(folder and folder / "disks")
+        self._images = _Store(folder and folder / "images")
+        self._lock = threading.Lock()
+        self._image_locks: collections.defaultdict[str, threading.Lock] = collections.defaultdict(
+            threading.Lock
+        )
+        self._calls: collections.Counter[str] = collections.Counter()
+        self._rules = [_FailureRule.parse(text) for text in self._conf.failures]
+        self._delays = {method: float(seconds) for method, seconds in self._conf.delays.items()}
+        self._delay: float = self._conf.delay
+        self._jitter: float = self._conf.jitter
+        self._listeners: list[base.PowerListener] = []
+        self._events: queue.SimpleQueue[tuple[str, PowerState] | None] = queue.SimpleQueue()
+        self._event_thread: threading.Thread | None = None
+        self._started_at = time.time()
+
+    def start(self) -> None:
+        self._before("start")
+        try:
+            for store in (self._guests, self._disks, self._images):
+                store.load()
+        except (OSError, ValueError) as exc:
+            raise DriverError(f"The simulated driver's state folder can't be read: {exc}", cause=exc) from exc
+        self._event_thread = threading.Thread(
+            target=self._deliver_events, name="simulated-events", daemon=True
+        )
+        self._event_thread.start()
+
+    def close(self) -> None:
+        if self._event_thread is not None:
+            self._events.put(None)
+            self._event_thread.join()
+            self._event_thread = None
+
+    def inventory(self) -> HostInventory:
+        self._before("inventory")
+        with self._lock:
+            used = sum(disk["root_gib"] + disk["ephemeral_gib"] for _id, disk in self._disks.items())
+        return HostInventory(
+            hypervisor_type="fake",
+            hypervisor_version=1000,
+            hypervisor_hostname=self._host,
+            vcpus=self._conf.vcpus,
+            memory_mib=self._conf.memory_mib,
+            disk_gib=self._conf.disk_gib,
+            disk_available_gib=max(self._conf.disk_gib - used, 0),
+            cpu_info={
+                "arch": "x86_64",
+                "model": "simulated",
+                "vendor": "simulated",
+                "features": [],
+                "topology": {"cells": 1, "sockets": 1, "cores": self._conf.vcpus, "threads": 1},
+            },
+            host_ip="127.0.0.1",
+            uptime=f"up {int(time.time() - self._started_at)} seconds",
+            traits=("COMPUTE_NODE", "HW_CPU_X86_SSE2"),
+            supported_instances=(
+                ("x86_64", "fake", "hvm"),
+                ("x86_64", "kvm", "hvm"),
+                ("x86_64", "qemu", "hvm"),
+            ),
+            numa_cells=(
+                {"id": 0, "cpus": list(range(self._conf.vcpus)), "memory_mib": self._conf.memory_mib},
+            ),
+            warnings=("The guests of this host are simulated.",),
+        )
+
+    def guests(self) -> list[GuestInfo]:
+        self._before("guests")
+        with self._lock:
+            return [
+                GuestInfo(server_id, guest_name(server_id), PowerState(guest["power_state"]))
+                for server_id, guest in self._guests.items()
+            ]
+
+    def power_state(self, server_id: str) -> PowerState:
+        self._before("power_state")
+        guest = self._guests.get(server_id)
+        return PowerState(guest["power_state"]) if guest else PowerState.NOSTATE
+
+    def cache_image(self, image: GuestImage, fetch: base.ImageFetcher) -> None:
+        if image.id in self._images:  # the common case of a load test, without any lock
+            self._before("cache_image")
+            return
+        with self._lock:
+            image_lock = self._image_locks[image.id]
+        with image_lock:
+            self._before("cache_image")
+            if image.id in self._images:
+                return
+            if self._conf.fetch_images:
+                self._fetch(image, fetch)
+            self._images.put(image.id, {"name": image.name, "size_bytes": image.size_bytes})
+
+    def create_disks(self, guest: GuestSpec) -> None:
+        self._before("create_disks")
+        if guest.image is not None and guest.image.id not in self._images:
+            raise DriverError(f"The image {guest.image.id} is not in the host's cache")
+        disk = {"root_gib": guest.root_gib, "ephemeral_gib": guest.ephemeral_gib, "swap_mib": guest.swap_mib}
+        with self._lock:
+            self._disks.put(guest.server_id, disk)
+
+    def remove_disks(self, server_id: str) -> None:
+        self._before("remove_disks")
+        with self._lock:
+            self._disks.remove(server_id)
+
+    def define(self, guest: GuestSpec) -> None:
+        self._before("define")
+        with self._lock:
+            known = self._guests.get(guest.server_id)
+            defined = dict(known) if known else dataclasses.asdict(_Guest(spec={}))
+            defined["spec"] = {
+                "vcpus": guest.vcpus,
+                "memory_mib": guest.memory_mib,
+                "nics": [str(nic.get("mac", "")) for nic in guest.nics],
+                "config_drive": guest.config_drive,
+            }
+            self._guests.put(guest.server_id, defined)
+
+    def undefine(self, server_id: str) -> None:
+        self._before("undefine")
+        with self._lock:
+            known = server_id in self._guests
+            self._guests.remove(server_id)
+        if known:
+            self._events.put((server_id, PowerState.NOSTATE))
+
+    def power_on(self, server_id: str) -> None:
+        self._before("power_on")
+        self._turn(server_id, PowerState.RUNNING)
+
+    def power_off(self, server_id: str, timeout_s: float) -> None:
+        self._before("power_off")
+        self._turn(server_id, PowerState.SHUTDOWN)
+
+    def reboot(self, server_id: str, hard: bool, timeout_s: float) -> None:
+        self._before("reboot")
+        self._turn(server_id, PowerState.RUNNING, restart=True)
+
+    def console_output(self, server_id: str, max_bytes: int) -> str:
+        self._before("console_output")
+        text = "".join(f"{line}\n" for line in self._known(server_id)["console"])
+        return text[-max_bytes:] if max_bytes > 0 else ""
+
+    def diagnostics(self, server_id: str) -> dict[str, Any]:
+        self._before("diagnostics")
+        guest = self._known(server_id)
+        disk = self._disks.get(server_id) or {}
+        running = guest["power_state"] == PowerState.RUNNING
+        spec = guest["spec"]
+        nics = [
+            {"mac_address": mac, **{f"{way}_{what}": 0 for way in ("rx", "tx") for what in _NIC_COUNTERS}}
+            for mac in spec["nics"]
+        ]
+        disks = [
+            size for size in (disk.get("root_gib"), disk.get("ephemeral_gib"), disk.get("swap_mib")) if size
+        ]
+        return {
+            "state": "running" if running else "shutdown",
+            "driver": "simulated",
+            "hypervisor": "fake",
+            "hypervisor_os": "simulated",
+            "uptime": int(time.time() - guest["started_at"]) if running else 0,
+            "config_drive": spec["config_drive"],
+            "num_cpus": spec["vcpus"],
+            "num_disks": len(disks),
+            "num_nics": len(nics),
+            "cpu_details": [{"id": n, "time": 0, "utilisation": 0} for n in range(spec["vcpus"])],
+            "disk_details": [
+                {
+                    "read_bytes": 0,
+                    "read_requests": 0,
+                    "write_bytes": 0,
+                    "write_requests": 0,
+                    "errors_count": 0,
+                }
+                for _size in disks
+            ],
+            "nic_details": nics,
+            "memory_details": {"maximum": spec["memory_mib"], "used": 0},
+        }
+
+    def vnc(self, server_id: str) -> dict[str, Any]:
+        self._known(server_id)
+        raise DriverError("A simulated guest has no screen")
+
+    def listen(self, listener: base.PowerListener) -> None:
+        self._listeners.append(listener)
+
+    def guest_turned(self, server_id: str, power_state: PowerState) -> None:
+        """The guest changes state by itself (powers off from inside, crashes): for tests of the sync."""
+        self._turn(server_id, power_state)
+
+    def _turn(self, server_id: str, power_state: PowerState, restart: bool = False) -> None:
+        with self._lock:
+            guest = dict(self._known(server_id))
+            if guest["power_state"] == power_state and not restart:
+                return
+            guest["power_state"] = int(power_state)
+            if power_state == PowerState.RUNNING:
+                guest["started_at"] = time.time()
+                guest["console"] = [
+                    *guest["console"],
+                    f"Simulated guest {server_id} starts",
+                    "GUEST-READY 0.00",
+                ][-100:]
+            self._guests.put(server_id, guest)
+        self._events.put((server_id, power_state))
+
+    def _known(self, server_id: str) -> dict[str, Any]:
+        guest: dict[str, Any] | None = self._guests.get(server_id)
+        if guest is None:
+            raise NotFound(f"There is no guest {server_id} on this host")
+        return guest
+
+    def _before(self, method: str) -> None:
+        """Count the call, take the time that the method takes, and fail if a rule says so."""
+        delay = self._delays.get(method, self._delay)
+        if delay > 0:
+            time.sleep(delay * (1 + self._jitter * random.uniform(-1, 1)))
+        if not self._rules:
+            return
+        with self._lock:
+            self._calls[method] += 1
+            call = self._calls[method]
+        for rule in self._rules:
+            if rule.method == method and rule.hits(call):
+                error = Rebuildable if rule.host else DriverError
+                raise error(f"Simulated failure of {method}", cause=f"call {call} on {self._host}")
+
+    @staticmethod
+    def _fetch(image: GuestImage, fetch: base.ImageFetcher) -> None:
+        digest = hashlib.new(image.os_hash_algo or "sha512")
+        for chunk in fetch(image):
+            digest.update(chunk)
+        if image.os_hash_value and digest.hexdigest() != image.os_hash_value:
+            raise DriverError(f"The content of image {image.id} does not match its hash")
+
+    def _deliver_events(self) -> None:
+        while (event := self._events.get()) is not None:
+            for listener in self._listeners:
+                try:
+                    listener(*event)
+                except Exception:  # noqa: BLE001 - one listener's mistake must not stop the others' events
+                    LOG.exception("A listener failed on the power state of server %s", event[0])
