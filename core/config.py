@@ -29,6 +29,12 @@ CORE_OPTS = [
         "my_ip", default="127.0.0.1", help="Address under which other parts reach this machine."
     ),
     cfg.StrOpt("host", default=os.uname().nodename, help="Name of this host within its cell."),
+    cfg.IntOpt(
+        "service_down_time",
+        default=60,
+        min=1,
+        help="Seconds without a sign of life after which a service counts as down.",
+    ),
     cfg.StrOpt(
         "service_backend",
         default="threading",

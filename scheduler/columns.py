@@ -163,6 +163,7 @@ class ResourceColumns:
         self.min_unit: IntArray = np.ones(capacity, dtype=np.int64)
         self.max_unit: IntArray = np.full(capacity, UNBOUNDED, dtype=np.int64)
         self.step_size: IntArray = np.ones(capacity, dtype=np.int64)
+        self.stepped = False  # whether any host ever had a step_size above 1; spares a division per pass
         self.ratio: FloatArray = np.ones(capacity, dtype=np.float64)
         self.limit: FloatArray = np.zeros(capacity, dtype=np.float64)
 

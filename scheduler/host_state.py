@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from scheduler.columns import UNBOUNDED, CodedColumn, ResourceColumns, SparseCounts, grown
+from scheduler.columns import CodedColumn, ResourceColumns, SparseCounts, grown
 from scheduler.host_view import Hosts, HostView
 from scheduler.request import DISK_GB, MEMORY_MB, VCPU, PlacementRequest
 
@@ -40,7 +40,8 @@ RATIO_KEYS = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Inventory:
-    """What a host has of one resource class; ``allocation_ratio`` None means the default."""
+    """What a host has of one resource class; ``allocation_ratio`` None means the default, ``max_unit``
+    None the total (one server can't have more than the host, whatever the ratio)."""
 
     total: int
     reserved: int = 0
@@ -212,8 +213,9 @@ class HostTable:
             columns.total[slot] = inventory.total
             columns.reserved[slot] = inventory.reserved
             columns.min_unit[slot] = inventory.min_unit
-            columns.max_unit[slot] = UNBOUNDED if inventory.max_unit is None else inventory.max_unit
+            columns.max_unit[slot] = inventory.total if inventory.max_unit is None else inventory.max_unit
             columns.step_size[slot] = max(1, inventory.step_size)
+            columns.stepped = columns.stepped or inventory.step_size > 1
             if inventory.allocation_ratio is not None:
                 own[name] = inventory.allocation_ratio
             columns.set_ratio(slot, self._ratio(name, inventory.allocation_ratio, row.aggregates))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from scheduler.columns import BoolArray, CodedView, FloatArray, IntArray, Slots
+from scheduler.columns import BoolArray, CodedView, FloatArray, IntArray, ResourceColumns, Slots
 from scheduler.request import DISK_GB, MEMORY_MB, VCPU
 
 if TYPE_CHECKING:
@@ -23,17 +23,48 @@ if TYPE_CHECKING:
 class ResourceView:
     """One resource class over the hosts of a view; ``limit`` = (total - reserved) * ratio."""
 
-    __slots__ = ("limit", "max_unit", "min_unit", "ratio", "reserved", "step_size", "total", "used")
+    __slots__ = ("_columns", "_slots")
 
-    def __init__(self, columns: Any, slots: Slots) -> None:
-        self.total: IntArray = columns.total[slots]
-        self.reserved: IntArray = columns.reserved[slots]
-        self.used: IntArray = columns.used[slots]
-        self.limit: FloatArray = columns.limit[slots]
-        self.ratio: FloatArray = columns.ratio[slots]
-        self.min_unit: IntArray = columns.min_unit[slots]
-        self.max_unit: IntArray = columns.max_unit[slots]
-        self.step_size: IntArray = columns.step_size[slots]
+    def __init__(self, columns: ResourceColumns, slots: Slots) -> None:
+        self._columns = columns
+        self._slots = slots
+
+    @property
+    def stepped(self) -> bool:
+        """Whether any host has a step size above 1."""
+        return self._columns.stepped
+
+    @property
+    def total(self) -> IntArray:
+        return self._columns.total[self._slots]
+
+    @property
+    def reserved(self) -> IntArray:
+        return self._columns.reserved[self._slots]
+
+    @property
+    def used(self) -> IntArray:
+        return self._columns.used[self._slots]
+
+    @property
+    def limit(self) -> FloatArray:
+        return self._columns.limit[self._slots]
+
+    @property
+    def ratio(self) -> FloatArray:
+        return self._columns.ratio[self._slots]
+
+    @property
+    def min_unit(self) -> IntArray:
+        return self._columns.min_unit[self._slots]
+
+    @property
+    def max_unit(self) -> IntArray:
+        return self._columns.max_unit[self._slots]
+
+    @property
+    def step_size(self) -> IntArray:
+        return self._columns.step_size[self._slots]
 
 
 class Hosts:
