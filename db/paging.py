@@ -12,7 +12,7 @@ def after(
     statement: sa.Select[Any],
     columns: Mapping[str, sa.ColumnElement[Any]],
     sort: Sequence[tuple[str, str]],
-    marker: Mapping[str, Any] | None,
+    marker: Mapping[str, Any] | sa.RowMapping | None,
     limit: int | None,
 ) -> sa.Select[Any]:
     """Order by ``sort`` and start behind ``marker`` (a row with the sort columns).

@@ -199,6 +199,15 @@ class _Root:
         return answer
 
 
+class _Pecan(pecan.Pecan):
+    """pecan, without its own opinion on empty bodies: an operation says its status."""
+
+    def _handle_empty_response_body(self, state: Any) -> None:
+        """Upstream has calls that answer 200 with nothing; and a streamed body must not be looked at."""
+        if state.response.status_int in (204, 304):
+            state.response.content_type = None
+
+
 class RequestEnvelope:
     """Outermost: gives the request an id, counts and logs the answer."""
 
@@ -239,7 +248,7 @@ class RequestEnvelope:
 
 def make_wsgi(api: Api, authenticate: Callable[[auth.WsgiApp], auth.WsgiApp]) -> auth.WsgiApp:
     """The whole stack for one API."""
-    application: auth.WsgiApp = pecan.Pecan(
+    application: auth.WsgiApp = _Pecan(
         _Root(api), use_context_locals=True, guess_content_type_from_ext=False, force_canonical=False
     )
     application = authenticate(application)

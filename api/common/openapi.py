@@ -11,10 +11,17 @@ from api.common.operations import NO_POLICY, Operation
 def document(title: str, version: str, operations: list[Operation], prefix: str) -> dict[str, Any]:
     """All operations at their newest schemas; actions of one path become one oneOf body."""
     paths: dict[str, dict[str, Any]] = {}
+    used: dict[str, int] = {}
     for found in operations:
         path = found.path[1:] if found.path.startswith("//") else f"/{prefix}{found.path}"
         entry = paths.setdefault(path, {})
-        described = entry.setdefault(found.method.lower(), _describe(found, path))
+        if (described := entry.get(found.method.lower())) is None:
+            described = entry[found.method.lower()] = _describe(found, path)
+            # a method may serve several paths: operation ids must differ all the same
+            identifier = described["operationId"]
+            used[identifier] = used.get(identifier, 0) + 1
+            if used[identifier] > 1:
+                described["operationId"] += f"_{used[identifier]}"
         _add_body(described, found)
         _add_query(described, found)
     return {

@@ -1,0 +1,14 @@
+"""Policies of the Compute API: upstream's rule names and defaults, one module per noun."""
+
+from __future__ import annotations
+
+from oslo_policy import policy as oslo_policy
+
+from api.compute.policies import flavors
+
+MODULES = (flavors,)
+
+
+def all_rules() -> list[oslo_policy.RuleDefault]:
+    """What ``core.policy.Policy`` registers for this API."""
+    return [found for module in MODULES for found in module.RULES]

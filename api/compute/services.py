@@ -1,0 +1,53 @@
+"""What the handlers of the Compute API work with: databases, policy, options."""
+
+from __future__ import annotations
+
+from keystonemiddleware import auth_token
+from oslo_config import cfg
+
+from api.common.server import server_opts
+from api.compute.policies import all_rules
+from core.policy import Policy
+from db.sessions import Databases
+
+GROUP = "compute_api"
+OPTS = [
+    *server_opts(8774),
+    cfg.IntOpt("max_limit", default=1000, min=1, help="Most rows that one page of a list has."),
+    cfg.StrOpt(
+        "default_availability_zone", default="nova", help="Zone of hosts that no aggregate puts in one."
+    ),
+    cfg.StrOpt(
+        "internal_service_availability_zone",
+        default="internal",
+        help="Zone in which services that run no servers are listed.",
+    ),
+    cfg.IntOpt(
+        "service_down_time",
+        default=60,
+        min=1,
+        help="Seconds without a sign of life after which a service counts as down.",
+    ),
+]
+
+
+def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    return [(GROUP, OPTS)]
+
+
+class ComputeServices:
+    """Made once per process and shared by all request threads."""
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        conf.register_opts(OPTS, group=GROUP)
+        for group, options in auth_token.list_opts():
+            conf.register_opts(options, group=group)
+        self.conf = conf
+        self.options = conf[GROUP]
+        self.databases = Databases(conf)
+        self.policy = Policy(conf, all_rules())
+        self.auth_uri = conf.keystone_authtoken.www_authenticate_uri or ""
+
+    def close(self) -> None:
+        """Give the database connections back."""
+        self.databases.dispose()

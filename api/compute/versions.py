@@ -1,0 +1,74 @@
+"""Version documents, and the OpenAPI document of this API.
+
+``/`` and ``/versions`` list both major versions; ``/v2.1`` describes the one that
+is served.  The legacy ``/v2`` is listed as clients expect, without microversions.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from api.common import openapi
+from api.common.microversions import VersionRange
+from api.common.operations import NO_POLICY, Call, Controller, operation
+from core.errors import NotFound
+
+PREFIX = "v2.1"
+VERSIONS = VersionRange("compute", "2.1", "2.96", "X-OpenStack-Nova-API-Version")
+_MEDIA = "application/vnd.openstack.compute+json;version="
+
+
+def _entry(call: Call, identifier: str) -> dict[str, Any]:
+    current = identifier == PREFIX
+    root = call.request.application_url.rstrip("/")
+    return {
+        "id": identifier,
+        "status": "CURRENT" if current else "SUPPORTED",
+        "version": str(VERSIONS.maximum) if current else "",
+        "min_version": str(VERSIONS.minimum) if current else "",
+        "updated": "2013-07-23T11:33:21Z" if current else "2011-01-21T11:33:21Z",
+        "links": [{"rel": "self", "href": f"{root}/{'v2.1' if current else 'v2'}/"}],
+    }
+
+
+class VersionsController(Controller):
+    """What is here, for everyone."""
+
+    @operation("GET", "//", policy=NO_POLICY, needs_auth=False)
+    @operation("GET", "//versions", policy=NO_POLICY, needs_auth=False)
+    def index(self, call: Call) -> dict[str, Any]:
+        """List the versions of the API."""
+        return {"versions": [_entry(call, "v2.0"), _entry(call, PREFIX)]}
+
+    @operation("GET", "/", policy=NO_POLICY, needs_auth=False)
+    def show(self, call: Call) -> dict[str, Any]:
+        """Describe version 2.1 and its microversions."""
+        entry = _entry(call, PREFIX)
+        entry["links"].append(
+            {"rel": "describedby", "type": "text/html", "href": "https://docs.openstack.org/api-ref/compute/"}
+        )
+        entry["media-types"] = [{"base": "application/json", "type": f"{_MEDIA}2.1"}]
+        return {"version": entry}
+
+    @operation("GET", "/versions/{version_id}", policy=NO_POLICY)
+    def show_by_id(self, call: Call) -> dict[str, Any]:
+        """Describe one version."""
+        if call.params["version_id"] != PREFIX:
+            raise NotFound("The resource could not be found.")
+        return self.show(call)
+
+    @operation("GET", "//openapi.json", policy=NO_POLICY, needs_auth=False)
+    @operation("GET", "/openapi.json", policy=NO_POLICY, needs_auth=False)
+    def document(self, call: Call) -> dict[str, Any]:
+        """Describe every call of this API in OpenAPI 3.1."""
+        return _document()
+
+
+@functools.cache
+def _document() -> dict[str, Any]:
+    # imported here: the table of controllers names this module
+    from api.compute.controllers import CONTROLLERS
+
+    found = [each for controller in CONTROLLERS for each in controller(None).operations()]
+    return openapi.document("haneul Compute API", str(VERSIONS.maximum), found, PREFIX)

@@ -1,0 +1,47 @@
+"""Version documents and the OpenAPI document."""
+
+from __future__ import annotations
+
+import pytest
+
+from api.compute.app import make_api
+from api.compute.services import ComputeServices
+from tests.api.compute.conftest import Api
+
+
+def test_root_lists_both_versions_without_a_token(api: Api) -> None:
+    versions = api.app.get("/", status=200).json["versions"]
+    assert [(each["id"], each["status"], each["version"]) for each in versions] == [
+        ("v2.0", "SUPPORTED", ""),
+        ("v2.1", "CURRENT", "2.96"),
+    ]
+    assert versions[1]["min_version"] == "2.1"
+
+
+@pytest.mark.parametrize("path", ["/v2.1", "/v2.1/"])
+def test_the_version_itself_is_no_redirect(api: Api, path: str) -> None:
+    entry = api.app.get(path, status=200).json["version"]
+    assert entry["version"] == "2.96" and entry["media-types"][0]["base"] == "application/json"
+    assert entry["links"][0]["href"].endswith("/v2.1/")
+
+
+def test_versions_by_id(api: Api) -> None:
+    assert api.get("/versions/v2.1").json["version"]["id"] == "v2.1"
+    api.get("/versions/v9", status=404)
+
+
+def test_every_policy_is_registered_and_every_body_has_a_schema(services: ComputeServices) -> None:
+    known = services.policy.known() | {"-"}
+    bodies = []
+    for found in make_api(services).operations:
+        assert found.policy in known, found
+        if (found.method in ("POST", "PUT") or found.action) and not found.body:
+            bodies.append(found)
+    assert bodies == []
+
+
+def test_openapi_document_is_valid(api: Api) -> None:
+    validator = pytest.importorskip("openapi_spec_validator")
+    document = api.app.get("/openapi.json", status=200).json
+    validator.validate(document)
+    assert "/v2.1/flavors/{flavor_id}" in document["paths"]
