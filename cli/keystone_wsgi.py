@@ -1,0 +1,152 @@
+"""The embedded Keystone: the real package, one process, served by cheroot.
+
+``python -m cli.keystone_wsgi --config-file F --stamp S --host H --port P`` is
+started by ``cli.identity``.  Standard input brings one line of JSON: what must
+exist in Keystone (``cli.identity.Plan``, passwords included).  Unless the stamp
+says that this version of Keystone holds this plan, the database is filled
+(``cli.keystone_setup``); then it serves.  After that line standard input is
+the leash: when the parent goes away, the pipe closes and this process ends.
+
+Memory and time: pysaml2 alone costs a second of start and 40 MB for schemas
+that only a SAML identity provider needs, so those modules load when used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from core import backend
+
+LAZY_MODULES = ("keystone.federation.idp",)
+
+
+def defer_imports() -> None:
+    """Let rarely used modules load at first use."""
+    for name in LAZY_MODULES:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.loader is None:
+            continue  # a Keystone without it: nothing to defer
+        loader = importlib.util.LazyLoader(spec.loader)
+        spec.loader = loader
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        loader.exec_module(module)
+        # set on its package, too: "from package import module" else asks the module's spec, which loads it
+        package, _, attribute = name.rpartition(".")
+        setattr(sys.modules[package], attribute, module)
+
+
+def tune_sqlite(synchronous: str) -> None:
+    """WAL, and how hard to sync, on every SQLite connection of this process."""
+    import sqlite3
+
+    import sqlalchemy as sa
+
+    @sa.event.listens_for(sa.engine.Engine, "connect")
+    def on_connect(connection: Any, _record: Any) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA journal_mode=WAL")
+            cursor.execute(f"PRAGMA synchronous={synchronous}")
+            cursor.execute("PRAGMA busy_timeout=30000")
+            cursor.close()
+
+
+def in_copy(work: Callable[[], None]) -> None:
+    """Run ``work`` in a forked copy of this process and wait for it.
+
+    Keystone's registry of managers can be filled once per process, and bootstrap
+    fills it; a fork also gives back the memory that the migrations took.
+
+    :raises SystemExit: the copy failed; its traceback is on standard error.
+    """
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except BaseException:  # noqa: BLE001 - the copy must not go on into its parent's code
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    if os.waitpid(pid, 0)[1] != 0:
+        raise SystemExit("identity: the set-up of Keystone's database failed")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Serve an embedded Keystone.")
+    parser.add_argument("--config-file", action="append", required=True, dest="config_files")
+    parser.add_argument("--stamp", type=Path, required=True)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=5000)
+    parser.add_argument("--threads", type=int, default=8)
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
+    warnings.filterwarnings("ignore")
+    sys.argv[1:] = []  # keystone reads it, too
+    plan = sys.stdin.readline()
+    backend.select("threading")  # otherwise oslo.service imports eventlet: 0.3 s and 10 MB
+    defer_imports()
+    import keystone.server
+    from cheroot import wsgi
+    from keystone.server.flask import core
+
+    version = importlib.metadata.version("keystone")
+    stamp = f"{version} {hashlib.sha256(plan.encode()).hexdigest()}"
+    if not options.stamp.exists() or options.stamp.read_text() != stamp:
+
+        def fill() -> None:
+            tune_sqlite("OFF")  # nothing is lost: without the stamp the next start does it again
+            keystone.server.configure(config_files=options.config_files)
+            from cli import keystone_setup
+
+            keystone_setup.fill(json.loads(plan))
+
+        in_copy(fill)
+        options.stamp.write_text(stamp)
+    tune_sqlite("NORMAL")
+    app = core.initialize_application(name="public", config_files=options.config_files)
+    server = wsgi.Server(
+        (options.host, options.port),
+        app,
+        numthreads=options.threads,
+        request_queue_size=128,
+        server_name="identity",
+    )
+
+    def leash() -> None:
+        while sys.stdin.read(4096):
+            continue
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def end(_signal: int, _frame: Any) -> None:
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, end)
+    threading.Thread(target=leash, name="leash", daemon=True).start()
+    try:
+        server.start()
+    finally:
+        server.stop()
+
+
+if __name__ == "__main__":
+    main()
