@@ -1,0 +1,135 @@
+"""What the agent does with servers: create, start, stop, reboot, delete.
+
+| kind | steps |
+|---|---|
+| server.create | check host → cache image → create disks → define → power on |
+| server.start | define again (so that the definition is current) → power on |
+| server.stop | power off |
+| server.reboot_soft, server.reboot_hard | reboot |
+| server.delete | power off and forget → remove disks |
+
+``run.worker`` is the agent's ``compute.agent.Worker``: driver, image fetcher,
+host name.  All steps repeat harmlessly; the ids that they use were made before.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from compute.drivers.base import ComputeDriver, GuestSpec, PowerState
+from core.errors import Rebuildable
+from lifecycle.steps import Action, Registry, Run, Step
+
+
+def _driver(run: Run) -> ComputeDriver:
+    driver: ComputeDriver = run.worker.driver
+    return driver
+
+
+def _guest(run: Run) -> GuestSpec:
+    return GuestSpec.from_dict(run.arguments["guest"])
+
+
+def _check_host(run: Run) -> None:
+    """The last word on whether the guest fits, said where the truth is."""
+    guest = _guest(run)
+    if guest.memory_mib > run.worker.memory_mib:
+        raise Rebuildable(f"host {run.worker.host} has less memory than {guest.memory_mib} MiB")
+
+
+def _cache_image(run: Run) -> None:
+    guest = _guest(run)
+    if guest.image is not None:
+        _driver(run).cache_image(guest.image, run.worker.fetch_image)
+
+
+def _create_disks(run: Run) -> None:
+    _driver(run).create_disks(_guest(run))
+
+
+def _remove_disks(run: Run) -> None:
+    _driver(run).remove_disks(run.resource_id)
+
+
+def _define(run: Run) -> None:
+    _driver(run).define(_guest(run))
+
+
+def _undefine(run: Run) -> None:
+    _driver(run).undefine(run.resource_id)
+
+
+def _power_on(run: Run) -> dict[str, Any]:
+    _driver(run).power_on(run.resource_id)
+    return _seen(run)
+
+
+def _power_off(run: Run) -> dict[str, Any]:
+    timeout = float(run.arguments.get("timeout_s", run.worker.shutdown_timeout_s))
+    _driver(run).power_off(run.resource_id, timeout)
+    return _seen(run)
+
+
+def _power_off_hard(run: Run) -> None:
+    _driver(run).power_off(run.resource_id, 0)
+
+
+def _reboot_soft(run: Run) -> dict[str, Any]:
+    _driver(run).reboot(run.resource_id, hard=False, timeout_s=run.worker.shutdown_timeout_s)
+    return _seen(run)
+
+
+def _reboot_hard(run: Run) -> dict[str, Any]:
+    _driver(run).power_off(run.resource_id, 0)
+    if "guest" in run.arguments:
+        _define(run)
+    _driver(run).power_on(run.resource_id)
+    return _seen(run)
+
+
+def _define_current(run: Run) -> None:
+    if "guest" in run.arguments:
+        _define(run)
+
+
+def _seen(run: Run) -> dict[str, Any]:
+    """The outcome: the power state that the hypervisor shows."""
+    return {"power_state": int(_driver(run).power_state(run.resource_id))}
+
+
+_KEEPS = "the guest is left as the hypervisor has it; the fault says what failed"
+
+ACTIONS = Registry(
+    Action(
+        "server.create",
+        (
+            Step("check_host", _check_host, no_undo="only looks"),
+            Step("cache_image", _cache_image, no_undo="the cache is shared and expires by itself"),
+            Step("create_disks", _create_disks, undo=_remove_disks, shows_as="block_device_mapping"),
+            Step("define", _define, undo=_undefine, shows_as="spawning"),
+            Step("power_on", _power_on, undo=_power_off_hard, shows_as="spawning"),
+        ),
+    ),
+    Action(
+        "server.start",
+        (
+            Step("define", _define_current, no_undo="the definition is what the database says"),
+            Step("power_on", _power_on, no_undo=_KEEPS),
+        ),
+    ),
+    Action("server.stop", (Step("power_off", _power_off, no_undo=_KEEPS),)),
+    Action("server.reboot_soft", (Step("reboot", _reboot_soft, no_undo=_KEEPS, shows_as="reboot_started"),)),
+    Action(
+        "server.reboot_hard", (Step("reboot", _reboot_hard, no_undo=_KEEPS, shows_as="reboot_started_hard"),)
+    ),
+    Action(
+        "server.delete",
+        (
+            Step("undefine", _undefine, no_undo="a deletion only goes forward"),
+            Step("remove_disks", _remove_disks, no_undo="a deletion only goes forward"),
+        ),
+        undo_on_failure=False,
+    ),
+)
+
+__all__ = ["ACTIONS", "PowerState"]

@@ -1,0 +1,232 @@
+"""The agent of one hypervisor host: takes whole intents, runs their steps, reports.
+
+It knows no table and holds no credentials of a database: what it needs is in
+the intents that the conductor sends, and what it learns goes back in reports,
+heartbeats and greetings (``lifecycle.rpc``).  Several agents may share one
+process and one reporter (simulated hosts); a real host has one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import oslo_messaging
+from oslo_config import cfg
+
+from compute.actions.servers import ACTIONS
+from compute.drivers.base import ComputeDriver, GuestImage, PowerState
+from compute.reports import Reporter, ReportingJournal
+from core import clients
+from core.context import RequestContext
+from core.errors import HaneulError
+from core.messaging import Messaging
+from core.pools import Periodic, Pool
+from lifecycle.engine import Engine
+from lifecycle.rpc import AGENT_TOPIC, ConductorClient
+from lifecycle.steps import Run
+
+LOG = logging.getLogger(__name__)
+RELEASE = "0.1"
+
+GROUP = "compute"
+OPTS = [
+    cfg.StrOpt(
+        "driver", default="libvirt", help="Hypervisor driver: an entry point of haneul.compute.drivers."
+    ),
+    cfg.IntOpt("max_concurrent_intents", default=10, min=1, help="Intents that one host works on at a time."),
+    cfg.FloatOpt("heartbeat_interval_s", default=10, min=0.1, help="Seconds between heartbeats."),
+    cfg.FloatOpt("power_sync_interval_s", default=60, min=1, help="Seconds between looks at all guests."),
+    cfg.FloatOpt("shutdown_timeout_s", default=60, min=0, help="How long a guest may take to shut down."),
+    cfg.ListOpt("simulated_hosts", default=[], help="With driver=simulated: names of the hosts to play."),
+]
+
+
+def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    return [(GROUP, OPTS)]
+
+
+class Worker:
+    """What the steps see of the agent."""
+
+    def __init__(self, conf: cfg.ConfigOpts, host: str, driver: ComputeDriver) -> None:
+        self._conf = conf
+        self.host = host
+        self.driver = driver
+        self.shutdown_timeout_s = conf.compute.shutdown_timeout_s
+        self.memory_mib = 0
+        self._images: Any = None
+
+    def fetch_image(self, image: GuestImage) -> Iterator[bytes]:
+        """The image's bytes from the image API, as haneul's service user."""
+        if self._images is None:
+            self._images = clients.service_adapter(self._conf, "image")
+        response = self._images.get(f"/v2/images/{image.id}/file", stream=True, raise_exc=False)
+        if response.status_code != 200:
+            raise HaneulError(
+                f"image {image.id} can't be read: the image service answered {response.status_code}",
+                code="haneul.image_unreadable",
+            )
+        with response:
+            yield from response.iter_content(1 << 20)
+
+
+class Agent:
+    """One host: an RPC server, a pool of workers, a heartbeat."""
+
+    target = oslo_messaging.Target(version="1.0")
+
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        host: str,
+        driver: ComputeDriver,
+        messaging: Messaging,
+        reporter: Reporter,
+        engine: Engine | None = None,
+    ) -> None:
+        self.host = host
+        self.driver = driver
+        self.worker = Worker(conf, host, driver)
+        self._conductor = ConductorClient(messaging)
+        self._journal = ReportingJournal(reporter, host)
+        self._engine = engine or Engine()
+        self._pool = Pool(f"intents-{host}", conf.compute.max_concurrent_intents)
+        self._running: dict[str, Run] = {}
+        self._lock = threading.Lock()
+        self._server = messaging.server(AGENT_TOPIC, host, [Endpoint(self)])
+        self._beat = Periodic(f"heartbeat-{host}", conf.compute.heartbeat_interval_s, self.heartbeat)
+        self._sync = Periodic(f"power-sync-{host}", conf.compute.power_sync_interval_s, self.sync_power)
+        self._greeted = False
+
+    def start(self) -> None:
+        """Probe the hypervisor, hear, greet the conductor, take up what was held."""
+        self.driver.start()
+        self.worker.memory_mib = self.driver.inventory().memory_mib
+        self._server.start()
+        self.driver.listen(self._power_changed)
+        self._beat.start()
+        self._sync.start()
+        self._beat.ring()
+
+    def stop(self) -> None:
+        self._beat.stop()
+        self._sync.stop()
+        self._server.stop()
+        self._pool.shutdown(wait=False)
+        self._server.wait()
+        self.driver.close()
+
+    # -- intents -------------------------------------------------------------
+
+    def take(self, message: dict[str, Any]) -> None:
+        """Begin an intent, unless this or a newer attempt of it runs here already."""
+        intent_id, attempt = message["id"], message["attempt"]
+        run = Run(
+            intent_id=intent_id,
+            kind=message["kind"],
+            attempt=attempt,
+            resource_id=message["resource_id"],
+            arguments=message["arguments"],
+            results=dict(message.get("results") or {}),
+            worker=self.worker,
+            context=message.get("context") or {},
+        )
+        with self._lock:
+            held = self._running.get(intent_id)
+            if held is not None:
+                # The same intent again: its lease was renewed by the sweeper, or the
+                # message came twice. One thread per intent; it reports the newest attempt.
+                held.attempt = max(held.attempt, attempt)
+                return
+            self._running[intent_id] = run
+        if message.get("cancel"):
+            run.cancelled.set()
+        self._pool.spawn(self._execute, run, message.get("error"))
+
+    def _execute(self, run: Run, error: dict[str, Any] | None) -> None:
+        try:
+            self._engine.execute(ACTIONS[run.kind], run, self._journal, error)
+        finally:
+            with self._lock:
+                self._running.pop(run.intent_id, None)
+
+    def cancel(self, intent_ids: list[str]) -> None:
+        with self._lock:
+            runs = [self._running[id_] for id_ in intent_ids if id_ in self._running]
+        for run in runs:
+            run.cancelled.set()
+
+    # -- heartbeats ----------------------------------------------------------
+
+    def heartbeat(self) -> None:
+        """Say that the host lives and what it works on; hear what was taken away."""
+        if not self._greeted:
+            self._greet()
+        with self._lock:
+            held = {run.intent_id: run.attempt for run in self._running.values()}
+        answer = self._conductor.heartbeat(self.host, {"held": held})
+        if answer.get("unknown"):
+            self._greeted = False
+            self._beat.ring()
+        self.cancel(answer.get("cancelled", []))
+
+    def _greet(self) -> None:
+        inventory = self.driver.inventory()
+        self.worker.memory_mib = inventory.memory_mib
+        greeting = {"release": RELEASE, "inventory": inventory.to_dict(), "kinds": ACTIONS.kinds()}
+        answer = self._conductor.hello(self.host, greeting)
+        self._greeted = True
+        for message in answer["intents"]:
+            self.take(message)
+
+    def sync_power(self) -> None:
+        """Tell the conductor the power state of every guest of ours, and of strangers the number."""
+        states: dict[str, int] = {}
+        strangers: list[str] = []
+        for guest in self.driver.guests():
+            if guest.server_id is None:
+                strangers.append(guest.name)
+            else:
+                states[guest.server_id] = int(guest.power_state)
+        if strangers:
+            LOG.info("guests that are not haneul's, left alone: %s", ", ".join(sorted(strangers)))
+        self._conductor.power_states(self.host, states)
+
+    def _power_changed(self, server_id: str, state: PowerState) -> None:
+        with self._lock:
+            busy = any(run.resource_id == server_id for run in self._running.values())
+        if not busy:
+            self._conductor.power_states(self.host, {server_id: int(state)})
+
+
+class Endpoint:
+    """What the agent hears; see ``lifecycle.rpc``."""
+
+    target = oslo_messaging.Target(version="1.0")
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    @oslo_messaging.rpc.expose
+    def run(self, context: RequestContext, intents: list[dict[str, Any]]) -> None:
+        for message in intents:
+            self._agent.take(message)
+
+    @oslo_messaging.rpc.expose
+    def cancel(self, context: RequestContext, intent_ids: list[str]) -> None:
+        self._agent.cancel(intent_ids)
+
+    @oslo_messaging.rpc.expose
+    def console_output(self, context: RequestContext, server_id: str, max_bytes: int) -> str:
+        return self._agent.driver.console_output(server_id, max_bytes)
+
+    @oslo_messaging.rpc.expose
+    def diagnostics(self, context: RequestContext, server_id: str) -> dict[str, Any]:
+        return self._agent.driver.diagnostics(server_id)
+
+    @oslo_messaging.rpc.expose
+    def vnc(self, context: RequestContext, server_id: str) -> dict[str, Any]:
+        return self._agent.driver.vnc(server_id)
