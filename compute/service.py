@@ -23,7 +23,7 @@ def make_role(conf: cfg.ConfigOpts) -> ComputeRole:
 
 def load_driver(conf: cfg.ConfigOpts, host: str) -> Any:
     """The configured driver for one host."""
-    manager = stevedore_driver.DriverManager(
+    manager: Any = stevedore_driver.DriverManager(
         "haneul.compute.drivers", conf.compute.driver, invoke_on_load=True, invoke_args=(conf, host)
     )
     return manager.driver

@@ -7,6 +7,7 @@
 | server.stop | power off |
 | server.reboot_soft, server.reboot_hard | reboot |
 | server.delete | power off and forget → remove disks |
+| server.cleanup | the same, on a host that was down when its server was deleted or built elsewhere |
 
 ``run.worker`` is the agent's ``compute.agent.Worker``: driver, image fetcher,
 host name.  All steps repeat harmlessly; the ids that they use were made before.
@@ -122,13 +123,16 @@ ACTIONS = Registry(
     Action(
         "server.reboot_hard", (Step("reboot", _reboot_hard, no_undo=_KEEPS, shows_as="reboot_started_hard"),)
     ),
-    Action(
-        "server.delete",
-        (
-            Step("undefine", _undefine, no_undo="a deletion only goes forward"),
-            Step("remove_disks", _remove_disks, no_undo="a deletion only goes forward"),
-        ),
-        undo_on_failure=False,
+    *(
+        Action(
+            kind,
+            (
+                Step("undefine", _undefine, no_undo="a deletion only goes forward"),
+                Step("remove_disks", _remove_disks, no_undo="a deletion only goes forward"),
+            ),
+            undo_on_failure=False,
+        )
+        for kind in ("server.delete", "server.cleanup")
     ),
 )
 

@@ -1,0 +1,480 @@
+"""The journal of one cell: how intents move, in SQL.
+
+Every move is a conditional update on (id, state, attempt): a worker that was
+overtaken or declared dead can't write any more, whatever it still believes.
+
+A failed create is ended in three transactions, because the host's share lies in
+the global database: the cell notes ``ending``; the global database gives back
+the allocations; the cell writes the end.  After a crash in between, the sweeper
+finds the ``ending`` and goes on (``finish_endings``).
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from core import metrics
+from db import placement
+from db.cell_schema import hypervisors, intents, servers
+from db.sessions import Database, Databases, retrying
+from db.types import now
+from lifecycle.states import FINISHED, SERVER, UNFINISHED, IntentState, VmState
+
+LOG = logging.getLogger(__name__)
+Row = dict[str, Any]
+
+_RESCHEDULABLE = ("haneul.driver", "haneul.driver.host", "haneul.internal")
+_FINISHED = {state.value for state in FINISHED}
+_MAX_RETRY_S = 60.0
+
+
+class Journal:
+    """The journal of the cell whose database is given."""
+
+    def __init__(self, databases: Databases, cell: Database, *, lease_s: float, max_attempts: int) -> None:
+        self._databases = databases
+        self._cell = cell
+        self._lease = datetime.timedelta(seconds=lease_s)
+        self._max_attempts = max_attempts
+
+    # -- handing out ---------------------------------------------------------
+
+    def waiting(self, ids: Sequence[str] | None = None, limit: int = 500) -> list[Row]:
+        """Intents with a host that may start now: due, and nothing older runs on their resource."""
+        other = intents.alias("other")
+        older = (
+            sa.select(sa.literal(1))
+            .where(
+                other.c.resource_id == intents.c.resource_id,
+                other.c.id != intents.c.id,
+                other.c.state.in_([state.value for state in UNFINISHED]),
+                other.c.created_at <= intents.c.created_at,
+            )
+            .exists()
+        )
+        statement = (
+            sa.select(intents)
+            .where(
+                intents.c.state == IntentState.WAITING.value,
+                sa.or_(intents.c.target.is_not(None), intents.c.kind != "server.create"),
+                sa.or_(intents.c.available_at.is_(None), intents.c.available_at <= now()),
+                ~older,
+            )
+            .order_by(intents.c.created_at)
+            .limit(limit)
+        )
+        if ids is not None:
+            statement = statement.where(intents.c.id.in_(ids))
+        with self._cell.read() as connection:
+            return [dict(row) for row in connection.execute(statement).mappings()]
+
+    @retrying
+    def grant(self, rows: Iterable[Row]) -> list[Row]:
+        """Lease waiting (or expired) intents to their targets; returns those granted.
+
+        Rows come back with their new attempt number.
+        """
+        moment, granted = now(), []
+        with self._cell.write() as connection:
+            for row in rows:
+                attempt = row["attempts"] + 1
+                done = connection.execute(
+                    sa.update(intents)
+                    .where(
+                        intents.c.id == row["id"],
+                        intents.c.state == row["state"],
+                        intents.c.attempts == row["attempts"],
+                    )
+                    .values(
+                        state=IntentState.RUNNING.value,
+                        lease_owner=row["target"],
+                        lease_until=moment + self._lease,
+                        attempts=attempt,
+                        started_at=row["started_at"] or moment,
+                        updated_at=moment,
+                    )
+                )
+                if done.rowcount == 1:
+                    granted.append({**row, "attempts": attempt, "state": IntentState.RUNNING.value})
+        return granted
+
+    def held_by(self, host: str) -> list[Row]:
+        """Intents that run on a host, by the journal's word."""
+        statement = sa.select(intents).where(
+            intents.c.target == host, intents.c.state == IntentState.RUNNING.value
+        )
+        with self._cell.read() as connection:
+            return [dict(row) for row in connection.execute(statement).mappings()]
+
+    @retrying
+    def renew(self, host: str, held: dict[str, int]) -> dict[str, list[str]]:
+        """Renew what a host says it works on; tell it what was cancelled."""
+        if not held:
+            return {"cancelled": []}
+        moment = now()
+        with self._cell.write() as connection:
+            connection.execute(
+                sa.update(intents)
+                .where(
+                    intents.c.id.in_(list(held)),
+                    intents.c.target == host,
+                    intents.c.state == IntentState.RUNNING.value,
+                )
+                .values(lease_until=moment + self._lease)
+            )
+            cancelled = connection.execute(
+                sa.select(intents.c.id).where(
+                    intents.c.id.in_(list(held)), intents.c.cancel_requested.is_(sa.true())
+                )
+            ).scalars()
+            return {"cancelled": list(cancelled)}
+
+    # -- reports -------------------------------------------------------------
+
+    def report(self, reports: Sequence[Row]) -> tuple[list[str], set[str]]:
+        """Write a batch of reports.
+
+        Returns a verdict per report ("ok", "refused", "cancel") and the ids of
+        resources for which something else may start now.
+        """
+        rows = self._rows([report["intent_id"] for report in reports])
+        verdicts = [self._verdict(rows.get(report["intent_id"]), report) for report in reports]
+        taken = [
+            (report, rows[report["intent_id"]])
+            for report, verdict in zip(reports, verdicts, strict=True)
+            if verdict != "refused" and rows[report["intent_id"]]["state"] == IntentState.RUNNING.value
+        ]
+        # a deletion's resources are free already: given back first, a repeat is harmless
+        gone = [
+            row["resource_id"]
+            for report, row in taken
+            if report["type"] == "done" and row["kind"] == "server.delete"
+        ]
+        if gone:
+            self._forget(gone)
+        moved = self._write(taken)
+        endings = [
+            row for report, row in taken if report["type"] in ("failed", "cancelled") and row["id"] in moved
+        ]
+        if endings:
+            self.finish_endings([row["id"] for row in endings])
+        freed = {
+            row["resource_id"]
+            for report, row in taken
+            if report["type"] not in ("checkpoint", "showing", "undoing")
+        }
+        return verdicts, freed
+
+    def _rows(self, ids: Sequence[str]) -> dict[str, Row]:
+        statement = sa.select(intents).where(intents.c.id.in_(set(ids)))
+        with self._cell.read() as connection:
+            return {row["id"]: dict(row) for row in connection.execute(statement).mappings()}
+
+    @staticmethod
+    def _verdict(row: Row | None, report: Row) -> str:
+        if row is None:
+            return "refused"
+        current = row["attempts"] == report["attempt"] and row["target"] == report["host"]
+        if row["state"] in _FINISHED:
+            # the answer to the same last report was lost: it comes again
+            return "ok" if current and report["type"] in (*_FINISHED, "retry") else "refused"
+        if not current or row["state"] not in (IntentState.RUNNING.value, IntentState.ENDING.value):
+            return "refused"
+        return "cancel" if row["cancel_requested"] else "ok"
+
+    @retrying
+    def _forget(self, server_ids: list[str]) -> None:
+        with self._databases.global_.write() as connection:
+            placement.forget_servers(connection, server_ids)
+
+    @retrying
+    def _write(self, taken: Sequence[tuple[Row, Row]]) -> set[str]:
+        """One transaction for the whole batch; returns the intents that moved."""
+        moved = set()
+        with self._cell.write() as connection:
+            for report, row in taken:
+                if report["type"] == "showing":
+                    self._show(connection, row, report["task_state"])
+                elif self._move(connection, report, row):
+                    moved.add(row["id"])
+        return moved
+
+    @staticmethod
+    def _show(connection: sa.Connection, row: Row, task_state: str) -> None:
+        if row["resource_type"] == "server" and not row["cancel_requested"]:
+            connection.execute(
+                sa.update(servers)
+                .where(
+                    servers.c.id == row["resource_id"],
+                    servers.c.task_state.is_not(None),
+                    servers.c.task_state != "deleting",
+                )
+                .values(task_state=task_state, updated_at=now())
+            )
+
+    def _move(self, connection: sa.Connection, report: Row, row: Row) -> bool:
+        moment = now()
+        values: Row = {"updated_at": moment, "results": report.get("results") or {}}
+        if "events" in report:
+            old = [event for event in row["events"] if event.get("attempt") != report["attempt"]]
+            values["events"] = [*old, *({**event, "host": report["host"]} for event in report["events"])]
+        type_ = report["type"]
+        if type_ == "checkpoint":
+            values.update(step=report["step"], lease_until=moment + self._lease)
+        elif type_ == "undoing":
+            values.update(error=report["error"], lease_until=moment + self._lease)
+        elif type_ == "done":
+            values.update(self._ended(IntentState.DONE, moment, None))
+        elif type_ == "retry":
+            values.update(self._retried(row, report["error"], moment))
+        else:
+            values.update(self._failed(row, type_, report["error"], moment))
+        done = connection.execute(
+            sa.update(intents)
+            .where(
+                intents.c.id == row["id"],
+                intents.c.state == IntentState.RUNNING.value,
+                intents.c.attempts == report["attempt"],
+            )
+            .values(**values)
+        )
+        if done.rowcount != 1:
+            return False
+        if values.get("state") in _FINISHED:
+            self._account(row, values["state"], moment)
+            end_server(
+                connection, row, values["state"], report.get("outcome") or {}, values.get("error"), moment
+            )
+        return True
+
+    @staticmethod
+    def _ended(state: IntentState, moment: datetime.datetime, error: Any) -> Row:
+        return {
+            "state": state.value,
+            "exclusive_key": None,
+            "finished_at": moment,
+            "lease_owner": None,
+            "lease_until": None,
+            "error": error,
+        }
+
+    def _retried(self, row: Row, error: Row, moment: datetime.datetime) -> Row:
+        """Try again later at the same place; after too many attempts give up and say why."""
+        if row["attempts"] >= self._max_attempts and not error.get("stuck"):
+            return self._ended(IntentState.FAILED, moment, error)
+        pause = min(2.0 ** min(row["attempts"], 6), _MAX_RETRY_S)
+        return {
+            "state": IntentState.WAITING.value,
+            "lease_owner": None,
+            "lease_until": None,
+            "available_at": moment + datetime.timedelta(seconds=pause),
+            "error": error,
+        }
+
+    def _failed(self, row: Row, type_: str, error: Row, moment: datetime.datetime) -> Row:
+        if row["kind"] == "server.create":
+            return {"state": IntentState.ENDING.value, "error": error, "lease_until": moment + self._lease}
+        ending = IntentState.CANCELLED if type_ == "cancelled" else IntentState.FAILED
+        return self._ended(ending, moment, error)
+
+    @staticmethod
+    def _account(row: Row, state: str, moment: datetime.datetime) -> None:
+        metrics.INTENTS_ENDED.labels(row["kind"], state).inc()
+        metrics.INTENT_SECONDS.labels(row["kind"]).observe((moment - row["created_at"]).total_seconds())
+
+    # -- creates that failed -------------------------------------------------
+
+    def finish_endings(self, ids: Sequence[str]) -> list[str]:
+        """Give back what failed creates held, then write their ends.
+
+        Returns the ids that go back to the scheduler. Idempotent.
+        """
+        rows = [row for row in self._rows(ids).values() if row["state"] == IntentState.ENDING.value]
+        if not rows:
+            return []
+        self._release([row["resource_id"] for row in rows])
+        again = []
+        for row in rows:
+            if self._finish_ending(row):
+                again.append(row["id"])
+        return again
+
+    @retrying
+    def _release(self, server_ids: list[str]) -> None:
+        with self._databases.global_.write() as connection:
+            placement.release(connection, server_ids)
+
+    @retrying
+    def _finish_ending(self, row: Row) -> bool:
+        """Write the end of one failed create; True if it is to be scheduled again."""
+        error, moment = row["error"] or {}, now()
+        arguments = dict(row["arguments"])
+        tries = int(arguments.get("attempts", 0)) + 1
+        cancelled = row["cancel_requested"] or error.get("code") == "haneul.cancelled"
+        again = not cancelled and error.get("code") in _RESCHEDULABLE and tries < self._max_attempts
+        if again:
+            arguments["attempts"] = tries
+            arguments["excluded_hosts"] = [*arguments.get("excluded_hosts", []), row["target"]]
+            values: Row = {
+                "state": IntentState.WAITING.value,
+                "target": None,
+                "lease_owner": None,
+                "lease_until": None,
+                "available_at": None,
+                "error": None,
+                "step": None,
+                "results": {},
+                "arguments": arguments,
+            }
+        else:
+            state = IntentState.CANCELLED if cancelled else IntentState.FAILED
+            values = self._ended(state, moment, error)
+        with self._cell.write() as connection:
+            done = connection.execute(
+                sa.update(intents)
+                .where(intents.c.id == row["id"], intents.c.state == IntentState.ENDING.value)
+                .values(updated_at=moment, **values)
+            )
+            if done.rowcount != 1:
+                return False
+            connection.execute(
+                sa.update(hypervisors)
+                .where(hypervisors.c.host == row["target"])
+                .values(failed_builds=hypervisors.c.failed_builds + (0 if cancelled else 1))
+            )
+            if again:
+                connection.execute(
+                    sa.update(servers)
+                    .where(servers.c.id == row["resource_id"], servers.c.deleted == 0)
+                    .values(host=None, node=None, task_state="scheduling", updated_at=moment)
+                )
+            else:
+                self._account(row, values["state"], moment)
+                end_server(connection, row, values["state"], {}, error, moment)
+        return again
+
+    @retrying
+    def fail(self, row: Row, error: Row) -> bool:
+        """End an intent that nobody can carry out (its host is gone for too long)."""
+        moment = now()
+        with self._cell.write() as connection:
+            done = connection.execute(
+                sa.update(intents)
+                .where(
+                    intents.c.id == row["id"],
+                    intents.c.state == row["state"],
+                    intents.c.attempts == row["attempts"],
+                )
+                .values(
+                    updated_at=moment,
+                    attempts=row["attempts"] + 1,
+                    **self._failed(row, "failed", error, moment),
+                )
+            )
+            if done.rowcount != 1:
+                return False
+            if row["kind"] != "server.create":
+                self._account(row, IntentState.FAILED.value, moment)
+                end_server(connection, row, IntentState.FAILED.value, {}, error, moment)
+        return True
+
+    def delete_without_host(self, row: Row, cleanup: Row | None) -> None:
+        """Carry out a deletion here: the server has no host, or a dead one.
+
+        ``cleanup``: an intent for the dead host, to remove what is left once it is back.
+        """
+        self._forget([row["resource_id"]])
+        self._write_delete_without_host(row, cleanup)
+
+    @retrying
+    def _write_delete_without_host(self, row: Row, cleanup: Row | None) -> None:
+        moment = now()
+        with self._cell.write() as connection:
+            done = connection.execute(
+                sa.update(intents)
+                .where(
+                    intents.c.id == row["id"],
+                    intents.c.state == row["state"],
+                    intents.c.attempts == row["attempts"],
+                )
+                .values(
+                    updated_at=moment,
+                    attempts=row["attempts"] + 1,
+                    started_at=row["started_at"] or moment,
+                    **self._ended(IntentState.DONE, moment, None),
+                )
+            )
+            if done.rowcount == 1:
+                end_server(connection, row, IntentState.DONE.value, {}, None, moment)
+                if cleanup is not None:
+                    connection.execute(sa.insert(intents), [cleanup])
+
+
+def end_server(
+    connection: sa.Connection,
+    row: Row,
+    state: str,
+    outcome: Row,
+    error: Row | None,
+    moment: datetime.datetime,
+) -> None:
+    """What the end of an intent does to its server's row, by the state table."""
+    transition = SERVER.get(row["kind"])
+    if row["resource_type"] != "server" or transition is None:
+        return
+    done = state == IntentState.DONE.value
+    vm_state, power_state = transition.done if done else transition.failed
+    values: Row = {"updated_at": moment}
+    if not row["cancel_requested"]:
+        values["task_state"] = None
+    if vm_state is not None and (done or state == IntentState.FAILED.value):
+        values["vm_state"] = vm_state
+    power_state = outcome.get("power_state", power_state)
+    if power_state is not None:
+        values["power_state"] = power_state
+    if error is not None and state == IntentState.FAILED.value:
+        values["fault"] = {
+            "code": 500,
+            "message": error.get("message", "")[:255],
+            "details": error.get("details"),
+            "step": error.get("step"),
+            "created": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+    if row["kind"] == "server.create":
+        if done:
+            values.update(launched_at=moment, progress=0, fault=None)
+            values["launched_on"] = row["target"]
+        else:
+            values.update(host=None, node=None)
+    if vm_state == VmState.DELETED:
+        values.update(deleted=1, terminated_at=moment, task_state=None)
+    connection.execute(
+        sa.update(servers)
+        .where(servers.c.id == row["resource_id"])
+        .values(generation=servers.c.generation + 1, **values)
+    )
+
+
+def message_of(row: Row) -> Row:
+    """An intent as it travels to an agent."""
+    return {
+        "id": row["id"],
+        "kind": row["kind"],
+        "attempt": row["attempts"],
+        "resource_id": row["resource_id"],
+        "arguments": row["arguments"],
+        "results": row["results"],
+        "step": row["step"],
+        "error": row["error"] if row["kind"] == "server.create" else None,
+        "cancel": bool(row["cancel_requested"]),
+        "context": {
+            "request_id": row["request_id"],
+            "project_id": row["project_id"],
+            "user_id": row["user_id"],
+        },
+    }
