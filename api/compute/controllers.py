@@ -6,6 +6,10 @@ from api.common.operations import Controller
 from api.compute.flavor_access import FlavorAccessController
 from api.compute.flavor_extra_specs import FlavorExtraSpecsController
 from api.compute.flavors import FlavorsController
+from api.compute.keypairs import KeypairsController
+from api.compute.limits import LimitsController
+from api.compute.quota_class_sets import QuotaClassSetsController
+from api.compute.quota_sets import QuotaSetsController
 from api.compute.services import ComputeServices
 from api.compute.versions import VersionsController
 
@@ -14,6 +18,10 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     FlavorsController,
     FlavorExtraSpecsController,
     FlavorAccessController,
+    KeypairsController,
+    QuotaSetsController,
+    QuotaClassSetsController,
+    LimitsController,
 )
 
 

@@ -8,6 +8,7 @@ from oslo_config import cfg
 from api.common.server import server_opts
 from api.compute.policies import all_rules
 from core.policy import Policy
+from db.quotas import Quotas
 from db.sessions import Databases
 
 GROUP = "compute_api"
@@ -45,6 +46,7 @@ class ComputeServices:
         self.conf = conf
         self.options = conf[GROUP]
         self.databases = Databases(conf)
+        self.quotas = Quotas(conf)
         self.policy = Policy(conf, all_rules())
         self.auth_uri = conf.keystone_authtoken.www_authenticate_uri or ""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from oslo_policy import policy as oslo_policy
 
-from api.compute.policies import flavors
+from api.compute.policies import flavors, keypairs, quotas
 
-MODULES = (flavors,)
+MODULES = (flavors, keypairs, quotas)
 
 
 def all_rules() -> list[oslo_policy.RuleDefault]:
