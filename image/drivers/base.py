@@ -1,0 +1,67 @@
+"""What a store of image data must do: a few operations on whole objects.
+
+An object is written once under a name that is never used again (it carries the id
+of the upload), so a store needs no overwriting, no locking and no versions: the
+database says which object is an image's data.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Space:
+    """Bytes: ``total`` of the store, ``free`` for new objects."""
+
+    total: int
+    free: int
+
+
+class Store(abc.ABC):
+    """A place for image data. Methods may be called from several threads."""
+
+    kind = ""
+    """As /v2/info/stores/detail names it: file, rbd, …"""
+
+    def __init__(self, store_id: str) -> None:
+        self.store_id = store_id
+
+    @abc.abstractmethod
+    def put(self, chunks: Iterable[bytes], name: str) -> int:
+        """Write a new object; it is visible whole or not at all. Returns its size in bytes.
+
+        When ``chunks`` raises, nothing stays behind, and the exception goes on.
+        :raises StoreFull: no space. :raises Conflict: there is such an object.
+        :raises DriverError: the store refused.
+        """
+
+    @abc.abstractmethod
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """The bytes from ``offset`` on, ``length`` or all that follow; opened at once.
+
+        :raises NotFound: no such object.
+        """
+
+    @abc.abstractmethod
+    def delete(self, name: str) -> None:
+        """Remove an object and what a killed ``put`` left of it; harmless if there is none."""
+
+    @abc.abstractmethod
+    def exists(self, name: str) -> bool:
+        """Is there a whole object of this name?"""
+
+    @abc.abstractmethod
+    def space(self) -> Space | None:
+        """How much fits; None if the store can't say."""
+
+    @abc.abstractmethod
+    def url(self, name: str) -> str:
+        """The location as the API shows it to those who may see it."""
+
+    @abc.abstractmethod
+    def properties(self) -> dict[str, Any]:
+        """What /v2/info/stores/detail shows to administrators; no secrets."""
