@@ -114,10 +114,16 @@ class CodedView(Generic[V]):
     def __getitem__(self, position: int) -> V:
         return self._column.values[self.codes[position]]
 
+    def tolist(self) -> list[V]:
+        values = self._column.values
+        return cast("list[V]", [values[code] for code in self.codes.tolist()])
+
     def map(self, function: Callable[[V], Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """``function`` of every host's value, called once per distinct value."""
         # A code that a host holds always has a value; None is only left where a code is free.
         values = cast("list[V]", self._column.values)
+        if len(self.codes) == 1:
+            return np.array([function(values[self.codes[0]])], dtype=dtype)
         if len(self.codes) < len(values):
             seen: dict[int, Any] = {}
             for code in self.codes.tolist():

@@ -138,7 +138,7 @@ def _counted(number: int) -> str:
 
 
 # Our own checks carry no name that an operator could look up in enabled_filters.
-_UNNAMED = frozenset({"DestinationFilter", "ResourcesFilter", "TraitsFilter"})
+_UNNAMED = frozenset({"DestinationFilter", "SizeFilter", "ResourcesFilter", "TraitsFilter"})
 
 
 def _by(name: str) -> str:

@@ -308,7 +308,7 @@ class HostTable:
     # Reading
 
     def view(self, slots: Any = None, now: float | None = None) -> Hosts:
-        """The columns of all hosts, or of those in the index array ``slots``."""
+        """The columns of all hosts, or of those in ``slots``: an index array or a slice(start, stop)."""
         return Hosts(
             self, slice(0, self.count) if slots is None else slots, time.time() if now is None else now
         )

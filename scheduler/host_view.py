@@ -78,19 +78,21 @@ class Hosts:
         self.now = now
 
     def __len__(self) -> int:
-        return self.slots.stop if isinstance(self.slots, slice) else len(self.slots)
+        return self.slots.stop - self.slots.start if isinstance(self.slots, slice) else len(self.slots)
 
     def narrow(self, chosen: npt.NDArray[Any]) -> Hosts:
         """The hosts at ``chosen`` (a mask over this view, or positions in it)."""
         if isinstance(self.slots, slice):
-            picked = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
+            picked = (np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen) + self.slots.start
         else:
             picked = self.slots[chosen]
         return Hosts(self.table, picked, self.now)
 
     def slot_array(self) -> npt.NDArray[np.intp]:
         """The slots of this view as an index array."""
-        return np.arange(self.slots.stop) if isinstance(self.slots, slice) else self.slots
+        if isinstance(self.slots, slice):
+            return np.arange(self.slots.start, self.slots.stop)
+        return self.slots
 
     # Plain columns
 
@@ -190,9 +192,10 @@ class Hosts:
     def _sparse(self, members: Mapping[str, int]) -> IntArray:
         if not members:
             return np.zeros(len(self), dtype=np.int64)
-        if not isinstance(self.slots, slice) and len(self.slots) < len(members):
+        if len(self) <= len(members):
             uuids = self.table.uuids
-            return np.array([members.get(uuids[slot], 0) for slot in self.slots], dtype=np.int64)
+            numbers = [members.get(uuids[slot], 0) for slot in self.slot_array().tolist()]
+            return np.array(numbers, dtype=np.int64)
         counts = np.zeros(self.table.count, dtype=np.int64)
         for uuid, number in members.items():
             counts[self.table.slot(uuid)] = number

@@ -24,7 +24,7 @@ from oslo_log import log as logging
 from scheduler import explain
 from scheduler.columns import FloatArray
 from scheduler.filters.base import Filter, HostFilter
-from scheduler.filters.resources import DestinationFilter, ResourcesFilter, TraitsFilter
+from scheduler.filters.resources import DestinationFilter, ResourcesFilter, SizeFilter, TraitsFilter
 from scheduler.host_state import Hold, HostTable
 from scheduler.plugins import load_filters, load_weighers
 from scheduler.request import PlacementRequest
@@ -85,12 +85,12 @@ class Pass:
         rng: random.Random | None = None,
     ) -> None:
         self.table = table
-        self._always: list[Filter] = [DestinationFilter(conf), TraitsFilter(conf)]
-        self._capacity = ResourcesFilter(conf)
+        always: list[Filter] = [DestinationFilter(conf), TraitsFilter(conf)]
+        capacity: list[Filter] = [SizeFilter(conf), ResourcesFilter(conf)]
         vectorised = [item for item in filters if not isinstance(item, HostFilter)]
         host_by_host = [item for item in filters if isinstance(item, HostFilter)]
-        self._filters = [*self._always, *vectorised, self._capacity, *host_by_host]
-        self._forced_filters = [*self._always, self._capacity]
+        self._filters = [*always, *vectorised, *capacity, *host_by_host]
+        self._forced_filters = [*always, *capacity]
         self._driver = conf.scheduler.driver
         self._weighers = [] if self._driver == "chance" else list(weighers)
         self._personal = any(item.personal for item in self._filters) or any(
@@ -220,7 +220,7 @@ class _Course:
     def _record(
         self, shortlist: Shortlist, picked: tuple[Positions, Positions, FloatArray] | None
     ) -> dict[str, Any]:
-        name = self._table.coded["host"].get
+        names = self._table.coded["host"].view
         record: dict[str, Any] = {
             "version": explain.VERSION,
             "driver": self._pass._driver,
@@ -235,14 +235,15 @@ class _Course:
             return record
         chosen, order, totals = picked
         top = order[: explain.MAX_TOP]
-        missing = [position for position in chosen.tolist() if position not in set(top.tolist())]
+        best = set(top.tolist())
+        missing = [position for position in chosen.tolist() if position not in best]
         if missing:  # a random choice may lie below the best
             top = np.concatenate((top[: explain.MAX_TOP - len(missing)], missing)).astype(np.intp)
         record["weighers"] = [
             {"name": score.weigher.name, "low": score.low, "high": score.high} for score in shortlist.scores
         ]
         record["top"] = {
-            "hosts": [name(slot) for slot in shortlist.candidates[top].tolist()],
+            "hosts": names(shortlist.candidates[top]).tolist(),
             "weights": totals[top].tolist(),
             "raw": [score.raw[top].tolist() for score in shortlist.scores],
             "multipliers": [
@@ -250,6 +251,5 @@ class _Course:
                 for score in shortlist.scores
             ],
         }
-        names = [name(slot) for slot in shortlist.candidates[chosen].tolist()]
-        record["chosen"], record["alternates"] = names[0], names[1:]
+        record["chosen"], *record["alternates"] = names(shortlist.candidates[chosen]).tolist()
         return record

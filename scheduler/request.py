@@ -17,10 +17,6 @@ VCPU = "VCPU"
 MEMORY_MB = "MEMORY_MB"
 DISK_GB = "DISK_GB"
 
-# Fields that tell two otherwise equal requests apart without changing where they may go.
-_IDENTITY = frozenset({"intent_id", "server_id", "attempt", "num"})
-_PERSON = frozenset({"project_id", "user_id"})
-
 
 @dataclasses.dataclass(frozen=True)
 class Group:
@@ -122,12 +118,22 @@ class PlacementRequest:
     def profile(self) -> Hashable:
         """A key that is equal for requests which every filter and weigher must treat alike.
 
-        The project and the user are left out: see ``personal_profile``.
+        Identity, project and user are left out; see ``personal_profile``.
         """
-        return tuple(
-            _freeze(getattr(self, field.name))
-            for field in dataclasses.fields(self)
-            if field.name not in _IDENTITY and field.name not in _PERSON
+        # Spelled out, for it is made for every request of a batch; repr tells 1 from True.
+        group = self.group
+        return (
+            _sorted(self.resources),
+            self.flavor_name,
+            _sorted(self.extra_specs),
+            self.image_id,
+            _sorted(self.image_properties),
+            self.availability_zone,
+            group and (group.id, group.policy, _sorted(group.rules), _sorted(group.hosts)),
+            (self.host, self.node, self.forced, self.cell),
+            (self.ignore_hosts, self.excluded, self.same_hosts, self.different_hosts),
+            (self.required_traits, self.forbidden_traits),
+            _sorted(self.hints),
         )
 
     @property
@@ -136,18 +142,8 @@ class PlacementRequest:
         return (self.project_id, self.user_id, self.profile)
 
 
-def _freeze(value: Any) -> Hashable:
-    """A hashable stand-in for a JSON-like value."""
-    if isinstance(value, Mapping):
-        return tuple(sorted((str(key), _freeze(item)) for key, item in value.items())) if value else ()
-    if isinstance(value, list | tuple):
-        return tuple(_freeze(item) for item in value)
-    if isinstance(value, Group):
-        return (value.id, value.policy, _freeze(value.rules), _freeze(value.hosts))
-    if isinstance(value, Hashable):
-        # True, 1 and 1.0 are equal as keys though filters may tell them apart.
-        return value if isinstance(value, str) else (type(value).__name__, value)
-    return repr(value)
+def _sorted(values: Mapping[str, Any]) -> str:
+    return repr(sorted(values.items())) if values else ""
 
 
 @dataclasses.dataclass(frozen=True)

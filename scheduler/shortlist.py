@@ -93,6 +93,7 @@ class Shortlist:
         self.totals: FloatArray = np.zeros(0)
         self._pool: Positions | None = None
         self._pool_bound = -np.inf
+        self._pool_void = True
         self._steps_json: list[dict[str, Any]] | None = None
         self._build()
 
@@ -109,6 +110,7 @@ class Shortlist:
                     self._note(step, item, view.narrow(~passed))
                     view = view.narrow(passed)
         self.candidates = view.slot_array()
+        self._pool = None
         self.scores = []
         for weigher in self._weighers if len(view) else ():
             multiplier = weigher.multipliers(view)
@@ -147,7 +149,7 @@ class Shortlist:
         everything = slice(None)
         for score in self.scores:
             score.add_to(self.totals, everything)
-        self._pool = None
+        self._pool_void = True
 
     # Following
 
@@ -158,14 +160,16 @@ class Shortlist:
         if self._watch == Watch.ALL:
             self._build()
             return
-        slots = np.unique(np.asarray(touched, dtype=np.intp))
+        slots = np.asarray(sorted(set(touched)), dtype=np.intp)
         positions = np.searchsorted(self.candidates, slots)
         known = positions < len(self.candidates)
         known[known] = self.candidates[positions[known]] == slots[known]
         if not known.any():
             return
-        positions = positions[known]
-        view = self.table.view(slots[known], now=self.now)
+        positions, slots = positions[known], slots[known]
+        # A slice costs a tenth of an index array, and one host at a time is the rule.
+        one = slice(int(slots[0]), int(slots[0]) + 1)
+        view = self.table.view(one if len(slots) == 1 else slots, now=self.now)
         passed = self._ask_again(view)
         self._rescore(view, positions)
         if not passed.all():
@@ -194,13 +198,16 @@ class Shortlist:
         self.totals[positions] = 0.0
         for score in self.scores:
             score.add_to(self.totals, positions)
-        if self._pool is not None and self.totals[positions].max() > self._pool_bound:
-            outside = ~np.isin(positions, self._pool)
-            if (self.totals[positions[outside]] > self._pool_bound).any():
-                self._pool = None
+        if self._pool is not None:
+            for position in positions[self.totals[positions] > self._pool_bound].tolist():
+                if position not in self._pool:
+                    self._pool_void = True
 
     def _drop(self, positions: Positions) -> None:
         self.candidates = np.delete(self.candidates, positions)
+        if self._pool is not None:
+            pool = self._pool[~np.isin(self._pool, positions)]
+            self._pool = pool - np.searchsorted(np.sort(positions), pool)
         for score in self.scores:
             score.raw = np.delete(score.raw, positions)
             if not isinstance(score.multiplier, float):
@@ -219,37 +226,47 @@ class Shortlist:
             return _largest(totals, number)
         if len(self.totals) <= max(POOL, number):
             return _largest(self.totals, number)
-        if self._pool is None or len(self._pool) < number:
-            self._fill_pool(number)
-        assert self._pool is not None
-        order = self._pool[_largest(self.totals[self._pool], number)]
-        if self.totals[order[-1]] < self._pool_bound:
-            self._fill_pool(number)
-            order = self._pool[_largest(self.totals[self._pool], number)]
-        return order
+        pool = self._pool
+        if pool is not None and not self._pool_void:
+            order = pool[_largest(self.totals[pool], number)]
+            if len(order) == number and self.totals[order[-1]] >= self._pool_bound:
+                return order
+        pool = self._fill_pool(number)
+        return pool[_largest(self.totals[pool], number)]
 
-    def _fill_pool(self, number: int) -> None:
-        size = max(POOL, number)
-        # Empty clouds are full of equal hosts: when the best ones are that many, the first of them will
-        # do, and finding them costs less than partitioning.
-        equal = np.flatnonzero(self.totals == self.totals.max())
-        pool = equal[:size] if len(equal) >= size else np.sort(_largest(self.totals, size))
+    def _fill_pool(self, number: int) -> Positions:
+        """Gather at least ``number`` candidates such that no other one has a greater total."""
+        size = max(POOL, 2 * number)
+        totals, pool = self.totals, self._pool
+        self._pool_void = False
+        if pool is not None and len(pool) >= number + size // 4:
+            # The former pool tells what is good now: all that are no worse than one of its better members
+            # are the best there are, whatever happened to the totals. One comparison, no partitioning.
+            members = np.sort(totals[pool])
+            self._pool_bound = float(members[-(number + size // 4)])
+            self._pool = np.flatnonzero(totals >= self._pool_bound)
+            if len(self._pool) <= 4 * size:
+                return self._pool
+        # Empty clouds are full of equal hosts: when the best ones are that many, the first of them will do.
+        equal = np.flatnonzero(totals == totals.max())
+        pool = equal[:size] if len(equal) >= size else np.sort(_largest(totals, size))
         self._pool = pool
-        self._pool_bound = float(self.totals[pool].min())
+        self._pool_bound = float(totals[pool].min())
+        return pool
 
 
 def _largest(totals: FloatArray, number: int) -> Positions:
     """Positions of the largest entries, largest first, the earlier one on a tie."""
     if number == 1:
         return np.array([totals.argmax()]) if len(totals) else np.zeros(0, dtype=np.intp)
-    if number < len(totals):
+    if number < len(totals) and len(totals) > 2 * POOL:
         least = np.partition(totals, len(totals) - number)[-number]
         above = np.flatnonzero(totals > least)
         equal = np.flatnonzero(totals == least)[: number - len(above)]
         chosen = np.sort(np.concatenate((above, equal)))
     else:
         chosen = np.arange(len(totals))
-    return chosen[np.argsort(-totals[chosen], kind="stable")]
+    return chosen[np.argsort(-totals[chosen], kind="stable")[:number]]
 
 
 def _mask(item: Filter, view: Hosts, request: PlacementRequest) -> BoolArray:

@@ -8,20 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from oslo_utils import specs_matcher
 
 from scheduler.columns import BoolArray
 from scheduler.filters.base import Filter, Watch
-from scheduler.filters.compute_capabilities import specs_in_scope
+from scheduler.filters.specs import listed, match, specs_in_scope
 from scheduler.host_view import Hosts
 from scheduler.request import PlacementRequest
 
 SCOPE = "aggregate_instance_extra_specs"
-
-
-def listed(values: set[str]) -> set[str]:
-    """The members of comma-separated metadata values."""
-    return {part.strip() for value in values for part in value.split(",")}
 
 
 class AggregateInstanceExtraSpecsFilter(Filter):
@@ -42,7 +36,7 @@ class AggregateInstanceExtraSpecsFilter(Filter):
     @staticmethod
     def _one(hosts: Hosts, key: str, wanted: str) -> BoolArray:
         def matching(ids: frozenset[int]) -> bool:
-            return any(specs_matcher.match(value, wanted) for value in listed(hosts.metadata(ids, key)))
+            return any(match(value, wanted) for value in listed(hosts.metadata(ids, key)))
 
         return hosts.aggregates.test(matching)
 

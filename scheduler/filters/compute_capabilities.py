@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from oslo_utils import specs_matcher
 
 from scheduler.columns import BoolArray
 from scheduler.filters.base import Filter, Watch
+from scheduler.filters.specs import match, specs_in_scope
 from scheduler.host_view import Hosts, HostView
 from scheduler.request import PlacementRequest
 
@@ -29,17 +29,6 @@ ATTRIBUTES = frozenset(
 )
 
 
-def specs_in_scope(extra_specs: Mapping[str, str], scope: str) -> Iterator[tuple[list[str], str, str]]:
-    """(path, wanted, key) of the extra specs that have ``scope`` or none."""
-    for key, wanted in extra_specs.items():
-        path = key.split(":")
-        if len(path) > 1:
-            if path[0] != scope:
-                continue
-            del path[0]
-        yield path, str(wanted), key
-
-
 def matches(capability: Any, path: list[str], wanted: str) -> bool:
     """Whether what ``path`` leads to inside ``capability`` satisfies ``wanted``."""
     for step in path:
@@ -51,7 +40,7 @@ def matches(capability: Any, path: list[str], wanted: str) -> bool:
         if not isinstance(capability, Mapping) or step not in capability:
             return False
         capability = capability[step]
-    return capability is not None and bool(specs_matcher.match(str(capability), wanted))
+    return capability is not None and match(str(capability), wanted)
 
 
 class ComputeCapabilitiesFilter(Filter):

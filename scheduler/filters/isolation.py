@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from scheduler.columns import BoolArray
-from scheduler.filters.aggregate_instance_extra_specs import listed
 from scheduler.filters.base import Filter, Watch
+from scheduler.filters.specs import listed
 from scheduler.host_view import Hosts
 from scheduler.request import PlacementRequest
 

@@ -54,9 +54,52 @@ class DestinationFilter(Filter):
             yield "already tried in vain", rejected.names.among(request.excluded)
 
 
+class SizeFilter(Filter):
+    """What a host could give one server when empty: the limit with overcommit, max_unit, min_unit and
+    step_size of placement's inventories. Waiting does not help where this says no."""
+
+    watches = Watch.NOTHING
+    personal = False
+
+    def applies(self, request: PlacementRequest) -> bool:
+        return any(request.resources.values())
+
+    def mask(self, hosts: Hosts, request: PlacementRequest) -> BoolArray:
+        passed = np.ones(len(hosts), dtype=bool)
+        for name, amount in request.resources.items():
+            columns = hosts.resource(name) if amount else None
+            if columns is not None:
+                passed &= (columns.limit >= amount) & (columns.max_unit >= amount)
+                passed &= columns.min_unit <= amount
+                if columns.stepped:
+                    passed &= amount % columns.step_size == 0
+            elif amount:
+                passed[:] = False
+        return passed
+
+    def reasons(self, rejected: Hosts, request: PlacementRequest) -> Iterator[tuple[str, BoolArray]]:
+        for name, amount in request.resources.items():
+            if not amount:
+                continue
+            columns = rejected.resource(name)
+            if columns is None:
+                yield f"without any {name}", np.ones(len(rejected), dtype=bool)
+                return
+            text = amount_text(name, amount)
+            small = np.minimum(columns.limit, columns.max_unit) < amount
+            if name not in (VCPU, MEMORY_MB, DISK_GB):
+                yield f"without any {name}", columns.total == 0
+            yield f"too small for {text}", small
+            unfit = (columns.min_unit > amount) | (amount % columns.step_size != 0)
+            yield f"unable to give a server just {text}", unfit
+
+    def reason(self, request: PlacementRequest) -> str:
+        return "too small"
+
+
 class ResourcesFilter(Filter):
-    """Capacity, after placement's rules: used + asked <= (total - reserved) * ratio, and min_unit <=
-    asked <= max_unit in steps of step_size, for every resource class asked for."""
+    """Capacity, after placement's rule for every resource class asked for:
+    used + asked <= (total - reserved) * ratio."""
 
     watches = Watch.HOST
     personal = False
@@ -73,27 +116,15 @@ class ResourcesFilter(Filter):
             if columns is None:
                 return np.zeros(len(hosts), dtype=bool)
             fits = columns.used + amount <= columns.limit
-            fits &= columns.max_unit >= amount
-            fits &= columns.min_unit <= amount
-            if columns.stepped:
-                fits &= amount % columns.step_size == 0
             passed = fits if passed is None else passed & fits
         return np.ones(len(hosts), dtype=bool) if passed is None else passed
 
     def reasons(self, rejected: Hosts, request: PlacementRequest) -> Iterator[tuple[str, BoolArray]]:
         for name, amount in request.resources.items():
-            if not amount:
-                continue
-            columns = rejected.resource(name)
-            text = amount_text(name, amount)
-            if columns is None:
-                yield f"without any {name}", np.ones(len(rejected), dtype=bool)
-                return
-            # Too small even when empty is worth telling apart: waiting won't help there.
-            yield f"too small for {text}", columns.limit < amount
-            yield f"without {text} free", columns.used + amount > columns.limit
-            unfit = (columns.max_unit < amount) | (columns.min_unit > amount)
-            yield f"unable to give one server {text}", unfit | (amount % columns.step_size != 0)
+            columns = rejected.resource(name) if amount else None
+            if columns is not None:
+                full = columns.used + amount > columns.limit
+                yield f"without {amount_text(name, amount)} free", full
 
     def reason(self, request: PlacementRequest) -> str:
         return "without enough room"
