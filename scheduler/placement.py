@@ -23,6 +23,7 @@ from oslo_log import log as logging
 
 from scheduler import explain
 from scheduler.columns import FloatArray
+from scheduler.filters.availability_zone import AvailabilityZoneFilter
 from scheduler.filters.base import Filter, HostFilter
 from scheduler.filters.resources import DestinationFilter, ResourcesFilter, SizeFilter, TraitsFilter
 from scheduler.host_state import Hold, HostTable
@@ -87,6 +88,9 @@ class Pass:
         self.table = table
         always: list[Filter] = [DestinationFilter(conf), TraitsFilter(conf)]
         capacity: list[Filter] = [SizeFilter(conf), ResourcesFilter(conf)]
+        filters = list(filters)
+        if not any(isinstance(item, AvailabilityZoneFilter) for item in filters):
+            filters.insert(0, AvailabilityZoneFilter(conf))
         vectorised = [item for item in filters if not isinstance(item, HostFilter)]
         host_by_host = [item for item in filters if isinstance(item, HostFilter)]
         self._filters = [*always, *vectorised, *capacity, *host_by_host]

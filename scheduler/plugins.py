@@ -13,7 +13,6 @@ import stevedore
 from oslo_config import cfg
 
 from core import errors
-from scheduler.filters.availability_zone import AvailabilityZoneFilter
 from scheduler.filters.base import Filter
 from scheduler.weighers.base import Weigher
 
@@ -23,14 +22,12 @@ ALL_WEIGHERS = frozenset({"all", "nova.scheduler.weights.all_weighers"})
 
 
 def load_filters(conf: cfg.ConfigOpts) -> list[Filter]:
-    """The enabled filters in their configured order, the zone's always among them.
+    """The enabled filters in their configured order.
 
     Raises errors.BadRequest, naming what there is, for a name that no entry point has.
     """
     known = _known(FILTERS, Filter)
     names = [_class_name(name) for name in conf.filter_scheduler.enabled_filters]
-    if AvailabilityZoneFilter.__name__ not in names:
-        names.insert(0, AvailabilityZoneFilter.__name__)
     return [known[name](conf) for name in _checked(names, known, "enabled_filters")]
 
 

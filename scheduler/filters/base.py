@@ -49,7 +49,7 @@ class Filter:
         return self.watches
 
     def applies(self, request: PlacementRequest) -> bool:
-        """False when the filter lets every host pass for this request."""
+        """False when the filter lets every host pass for this request; it is not asked then."""
         return True
 
     def mask(self, hosts: Hosts, request: PlacementRequest) -> BoolArray:

@@ -11,19 +11,7 @@ from hypothesis import strategies as st
 
 from scheduler.host_state import Aggregate, HostRow, HostTable, Inventory
 from scheduler.request import Group, PlacementRequest, demand_of_flavor
-
-
-def row(name: str, **kwargs) -> HostRow:
-    values = {
-        "inventories": {"VCPU": Inventory(8), "MEMORY_MB": Inventory(16384, 512), "DISK_GB": Inventory(100)},
-        **kwargs,
-    }
-    return HostRow(provider_uuid=f"rp-{name}", host=name, **values)
-
-
-def request(**kwargs) -> PlacementRequest:
-    values = {"resources": {"VCPU": 2, "MEMORY_MB": 2048, "DISK_GB": 10}, "project_id": "p", **kwargs}
-    return PlacementRequest("intent", "server", **values)
+from tests.scheduler.conftest import request, row
 
 
 def contents(table: HostTable) -> dict[str, tuple]:
