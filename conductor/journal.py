@@ -422,8 +422,12 @@ def end_server(
     outcome: Row,
     error: Row | None,
     moment: datetime.datetime,
+    table: sa.Table = servers,
 ) -> None:
-    """What the end of an intent does to its server's row, by the state table."""
+    """What the end of an intent does to its server's row, by the state table.
+
+    ``table``: the cell's servers, or the global ones for servers without a host.
+    """
     transition = SERVER.get(row["kind"])
     if row["resource_type"] != "server" or transition is None:
         return
@@ -454,9 +458,9 @@ def end_server(
     if vm_state == VmState.DELETED:
         values.update(deleted=1, terminated_at=moment, task_state=None)
     connection.execute(
-        sa.update(servers)
-        .where(servers.c.id == row["resource_id"])
-        .values(generation=servers.c.generation + 1, **values)
+        sa.update(table)
+        .where(table.c.id == row["resource_id"])
+        .values(generation=table.c.generation + 1, **values)
     )
 
 

@@ -235,6 +235,7 @@ provider_changes = sa.Table(
         "seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True
     ),
     sa.Column("provider_id", sa.Integer, nullable=False),
+    sa.Column("source", sa.String(64), comment="the scheduler that made the change, and knows it"),
     sa.Column("created_at", Time, nullable=False, default=now),
     sa.Index("ix_provider_changes_created_at", "created_at"),
     **table_options(),

@@ -24,9 +24,9 @@ from db.global_schema import (
 from db.types import now
 
 
-def note_changes(connection: sa.Connection, provider_ids: Iterable[int]) -> None:
-    """Tell the schedulers that these providers changed."""
-    rows = [{"provider_id": id_, "created_at": now()} for id_ in sorted(set(provider_ids))]
+def note_changes(connection: sa.Connection, provider_ids: Iterable[int], source: str | None = None) -> None:
+    """Tell the schedulers that these providers changed; ``source``: the one that knows already."""
+    rows = [{"provider_id": id_, "source": source, "created_at": now()} for id_ in sorted(set(provider_ids))]
     if rows:
         connection.execute(sa.insert(provider_changes), rows)
 
@@ -54,7 +54,9 @@ def upsert_host(
                 uuid=uuid, name=host, host=host, cell_id=cell_id, traits=sorted(traits), generation=0
             )
         )
-        provider_id = int(result.inserted_primary_key[0])
+        key = result.inserted_primary_key
+        assert key is not None
+        provider_id = int(key[0])
         changed = True
     else:
         provider_id = found["id"]
@@ -99,49 +101,57 @@ def upsert_host(
 
 
 def claim(
-    connection: sa.Connection, provider_id: int, generation: int, claims: Sequence[Mapping[str, Any]]
-) -> bool:
-    """Allocate for several servers on one provider, if its generation still is what was read.
+    connection: sa.Connection,
+    claims: Mapping[tuple[int, int], Sequence[Mapping[str, Any]]],
+    source: str,
+) -> list[int]:
+    """Allocate for many servers, each provider only if its generation still is what was read.
 
-    ``claims``: {server_id, project_id, user_id, resources}. False: someone else was
-    faster, read the provider again. A server that has allocations already keeps
-    them only if they are these (the caller asks ``allocated`` before).
+    ``claims``: {(provider id, generation): [{server_id, project_id, user_id, resources}, …]}.
+    Returns the providers that someone else changed meanwhile: for these nothing is
+    written, the caller reads them again.  The caller has asked ``allocated`` before.
     """
-    done = connection.execute(
-        sa.update(providers)
-        .where(providers.c.id == provider_id, providers.c.generation == generation)
-        .values(generation=generation + 1)
-    )
-    if done.rowcount != 1:
-        return False
+    lost, taken = [], []
+    for (provider_id, generation), servers in claims.items():
+        done = connection.execute(
+            sa.update(providers)
+            .where(providers.c.id == provider_id, providers.c.generation == generation)
+            .values(generation=generation + 1)
+        )
+        if done.rowcount == 1:
+            taken.append((provider_id, servers))
+        else:
+            lost.append(provider_id)
     moment = now()
-    connection.execute(
-        sa.insert(consumers),
-        [
-            {
-                "uuid": found["server_id"],
-                "project_id": found["project_id"],
-                "user_id": found["user_id"],
-                "generation": 1,
-                "created_at": moment,
-            }
-            for found in claims
-        ],
-    )
+    owners = [
+        {
+            "uuid": server["server_id"],
+            "project_id": server["project_id"],
+            "user_id": server["user_id"],
+            "generation": 1,
+            "created_at": moment,
+        }
+        for _, servers in taken
+        for server in servers
+    ]
     rows = [
         {
-            "consumer_uuid": found["server_id"],
+            "consumer_uuid": server["server_id"],
             "provider_id": provider_id,
             "resource_class": name,
             "used": amount,
         }
-        for found in claims
-        for name, amount in found["resources"].items()
+        for provider_id, servers in taken
+        for server in servers
+        for name, amount in server["resources"].items()
         if amount
     ]
+    if owners:
+        connection.execute(sa.insert(consumers), owners)
     if rows:
         connection.execute(sa.insert(allocations), rows)
-    return True
+    note_changes(connection, [provider_id for provider_id, _ in taken], source)
+    return lost
 
 
 def allocated(connection: sa.Connection, server_ids: Sequence[str]) -> dict[str, int]:

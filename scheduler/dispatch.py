@@ -1,0 +1,386 @@
+"""From decisions to agents: claims, the move into the cell, the cast.
+
+For a server that waits in the global database, in this order, so that a crash
+between any two leaves something that the next pass can finish:
+
+1. global: the intent is leased to this scheduler and the host's resources are
+   claimed, with the decision, in one transaction;
+2. cell: server and intent are written (idempotent by id), leased to the host;
+3. global: the mapping turns, the global copies go; a deletion that was asked for
+   meanwhile is found here and carried out;
+4. the intent is cast to its host's agent.
+
+A scheduler that dies after 1 leaves a leased intent: when the lease runs out the
+next pass finds the allocation and goes on with the same host.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from oslo_db import exception as db_exc
+
+from conductor.journal import end_server, message_of
+from db import cell_schema, global_schema, placement
+from db.sessions import Database, Databases, retrying
+from db.types import now
+from lifecycle.states import IntentState
+from scheduler.placement import Decision
+
+LOG = logging.getLogger(__name__)
+Row = dict[str, Any]
+
+
+class Lost(Exception):
+    """Another scheduler took some of these intents: read again."""
+
+
+class Dispatcher:
+    """Writes what a pass decided. ``owner`` names this scheduler in leases."""
+
+    def __init__(self, databases: Databases, owner: str, lease_s: float, host_lease_s: float) -> None:
+        self._databases = databases
+        self._owner = owner
+        self._lease = datetime.timedelta(seconds=lease_s)
+        self._host_lease = datetime.timedelta(seconds=host_lease_s)
+
+    # -- step 1 --------------------------------------------------------------
+
+    @retrying
+    def claim(
+        self,
+        source: Database,
+        placed: Sequence[tuple[Row, Decision]],
+        claims: dict[tuple[int, int], list[Row]],
+    ) -> list[int]:
+        """Lease the intents (where they lie in the global database) and claim; returns lost providers.
+
+        :raises Lost: an intent was taken by another scheduler; nothing is written.
+        """
+        moment = now()
+        with self._databases.global_.write() as connection:
+            if source.cell_id is None:
+                intents = global_schema.intents
+                done = connection.execute(
+                    sa.update(intents)
+                    .where(
+                        intents.c.id.in_([row["id"] for row, _ in placed]),
+                        sa.or_(
+                            intents.c.state == IntentState.WAITING.value,
+                            sa.and_(
+                                intents.c.state == IntentState.RUNNING.value, intents.c.lease_until < moment
+                            ),
+                        ),
+                    )
+                    .values(
+                        state=IntentState.RUNNING.value,
+                        lease_owner=self._owner,
+                        lease_until=moment + self._lease,
+                        attempts=intents.c.attempts + 1,
+                        started_at=sa.func.coalesce(intents.c.started_at, moment),
+                    )
+                )
+                if done.rowcount != len(placed):
+                    raise Lost
+            lost = placement.claim(connection, claims, self._owner)
+            self._record(connection, placed, moment)
+        return lost
+
+    @staticmethod
+    def _record(
+        connection: sa.Connection, placed: Sequence[tuple[Row, Decision]], moment: datetime.datetime
+    ) -> None:
+        rows = [
+            {
+                "intent_id": row["id"],
+                "attempt": row["attempts"] + 1,
+                "server_id": row["resource_id"],
+                "host": decision.chosen.host if decision.chosen else None,
+                "summary": decision.summary,
+                "explanation": decision.record,
+                "created_at": moment,
+            }
+            for row, decision in placed
+        ]
+        if rows:
+            keys = sa.tuple_(global_schema.decisions.c.intent_id, global_schema.decisions.c.attempt)
+            if any(row["attempt"] > 1 for row in rows):
+                connection.execute(
+                    sa.delete(global_schema.decisions).where(
+                        keys.in_([(row["intent_id"], row["attempt"]) for row in rows])
+                    )
+                )
+            connection.execute(sa.insert(global_schema.decisions), rows)
+
+    @retrying
+    def back_to_waiting(self, source: Database, ids: Sequence[str]) -> None:
+        """These lost their claim: they wait for the next pass."""
+        if source.cell_id is not None or not ids:
+            return
+        intents = global_schema.intents
+        with self._databases.global_.write() as connection:
+            connection.execute(
+                sa.update(intents)
+                .where(intents.c.id.in_(ids), intents.c.lease_owner == self._owner)
+                .values(state=IntentState.WAITING.value, lease_owner=None, lease_until=None)
+            )
+
+    # -- steps 2 and 3 -------------------------------------------------------
+
+    def move(self, cell: Database, placed: Sequence[tuple[Row, Decision]]) -> list[Row]:
+        """Servers from the global database into ``cell``; returns the intents to cast."""
+        ids = [row["resource_id"] for row, _ in placed]
+        with self._databases.global_.read() as connection:
+            servers = {
+                row["id"]: dict(row)
+                for row in connection.execute(
+                    sa.select(global_schema.servers).where(global_schema.servers.c.id.in_(ids))
+                ).mappings()
+            }
+            tags = [
+                dict(row)
+                for row in connection.execute(
+                    sa.select(global_schema.server_tags).where(global_schema.server_tags.c.server_id.in_(ids))
+                ).mappings()
+            ]
+        moved_intents = self._write_cell(cell, placed, servers, tags)
+        cancelled = self._turn(cell, placed)
+        if cancelled:
+            self._undo(cell, [row for row, _ in placed if row["id"] in cancelled])
+        return [row for row in moved_intents if row["id"] not in cancelled]
+
+    @retrying
+    def _write_cell(
+        self,
+        cell: Database,
+        placed: Sequence[tuple[Row, Decision]],
+        servers: dict[str, Row],
+        tags: list[Row],
+    ) -> list[Row]:
+        moment = now()
+        intents, rows = [], []
+        for row, decision in placed:
+            assert decision.chosen is not None
+            choice = decision.chosen
+            intents.append(self._granted(row, choice.host, choice.zone, moment))
+            if row["resource_id"] in servers:
+                rows.append(
+                    {
+                        **servers[row["resource_id"]],
+                        "host": choice.host,
+                        "node": choice.node,
+                        "availability_zone": choice.zone,
+                        "updated_at": moment,
+                    }
+                )
+        try:
+            with cell.write() as connection:
+                if rows:
+                    connection.execute(sa.insert(cell_schema.servers), rows)
+                if tags:
+                    connection.execute(sa.insert(cell_schema.server_tags), tags)
+                connection.execute(sa.insert(cell_schema.intents), intents)
+        except db_exc.DBDuplicateEntry:
+            # a pass that died after this step wrote some of them; the agent's host is the same
+            self._write_cell_again(cell, rows, tags, intents)
+        return intents
+
+    @staticmethod
+    def _write_cell_again(cell: Database, rows: list[Row], tags: list[Row], intents: list[Row]) -> None:
+        with cell.write() as connection:
+            for table, wanted, key in (
+                (cell_schema.servers, rows, "id"),
+                (cell_schema.intents, intents, "id"),
+            ):
+                present = set(
+                    connection.execute(
+                        sa.select(table.c[key]).where(table.c[key].in_([row[key] for row in wanted]))
+                    ).scalars()
+                )
+                missing = [row for row in wanted if row[key] not in present]
+                if missing:
+                    connection.execute(sa.insert(table), missing)
+            ids = {tag["server_id"] for tag in tags}
+            if ids:
+                connection.execute(
+                    sa.delete(cell_schema.server_tags).where(cell_schema.server_tags.c.server_id.in_(ids))
+                )
+                connection.execute(sa.insert(cell_schema.server_tags), tags)
+
+    def _granted(self, row: Row, host: str, zone: str, moment: datetime.datetime) -> Row:
+        arguments = dict(row["arguments"])
+        if "guest" in arguments:
+            arguments["guest"] = {**arguments["guest"], "availability_zone": zone}
+        return {
+            **row,
+            "arguments": arguments,
+            "target": host,
+            "state": IntentState.RUNNING.value,
+            "lease_owner": host,
+            "lease_until": moment + self._host_lease,
+            "attempts": row["attempts"] + 1,
+            "started_at": row["started_at"] or moment,
+            "updated_at": moment,
+        }
+
+    @retrying
+    def _turn(self, cell: Database, placed: Sequence[tuple[Row, Decision]]) -> set[str]:
+        """The mapping turns and the global copies go; returns intents cancelled meanwhile."""
+        intents, servers = global_schema.intents, global_schema.servers
+        by_intent = {row["id"]: row["resource_id"] for row, _ in placed}
+        with self._databases.global_.write() as connection:
+            connection.execute(
+                sa.delete(intents).where(
+                    intents.c.id.in_(list(by_intent)), intents.c.cancel_requested.is_(sa.false())
+                )
+            )
+            cancelled = set(
+                connection.execute(sa.select(intents.c.id).where(intents.c.id.in_(list(by_intent)))).scalars()
+            )
+            moved = [server for intent, server in by_intent.items() if intent not in cancelled]
+            if moved:
+                mappings = global_schema.server_mappings
+                connection.execute(
+                    sa.update(mappings).where(mappings.c.server_id.in_(moved)).values(cell_id=cell.cell_id)
+                )
+                connection.execute(sa.delete(servers).where(servers.c.id.in_(moved)))
+                connection.execute(
+                    sa.delete(global_schema.server_tags).where(
+                        global_schema.server_tags.c.server_id.in_(moved)
+                    )
+                )
+        return cancelled
+
+    def _undo(self, cell: Database, rows: Sequence[Row]) -> None:
+        """A deletion overtook these while they were placed: nothing was cast yet."""
+        ids = [row["resource_id"] for row in rows]
+        with cell.write() as connection:
+            connection.execute(
+                sa.delete(cell_schema.intents).where(cell_schema.intents.c.resource_id.in_(ids))
+            )
+            connection.execute(
+                sa.delete(cell_schema.server_tags).where(cell_schema.server_tags.c.server_id.in_(ids))
+            )
+            connection.execute(sa.delete(cell_schema.servers).where(cell_schema.servers.c.id.in_(ids)))
+        self.finish_cancelled(rows)
+
+    @retrying
+    def finish_cancelled(self, rows: Sequence[Row]) -> None:
+        """Complete the deletion of servers that never got to a host."""
+        moment = now()
+        intents, servers = global_schema.intents, global_schema.servers
+        ids = [row["resource_id"] for row in rows]
+        with self._databases.global_.write() as connection:
+            placement.forget_servers(connection, ids)
+            connection.execute(
+                sa.update(intents)
+                .where(intents.c.id.in_([row["id"] for row in rows]))
+                .values(
+                    state=IntentState.CANCELLED.value,
+                    exclusive_key=None,
+                    finished_at=moment,
+                    updated_at=moment,
+                    lease_until=None,
+                )
+            )
+            connection.execute(
+                sa.update(servers)
+                .where(servers.c.id.in_(ids))
+                .values(
+                    deleted=1, vm_state="deleted", task_state=None, terminated_at=moment, updated_at=moment
+                )
+            )
+
+    # -- again in the same cell ----------------------------------------------
+
+    @retrying
+    def replace(self, cell: Database, placed: Sequence[tuple[Row, Decision]]) -> list[Row]:
+        """Servers that failed on one host of their cell get another one there."""
+        moment, granted = now(), []
+        intents, servers = cell_schema.intents, cell_schema.servers
+        with cell.write() as connection:
+            for row, decision in placed:
+                assert decision.chosen is not None
+                new = self._granted(row, decision.chosen.host, decision.chosen.zone, moment)
+                keys = (
+                    "arguments",
+                    "target",
+                    "state",
+                    "lease_owner",
+                    "lease_until",
+                    "attempts",
+                    "updated_at",
+                )
+                done = connection.execute(
+                    sa.update(intents)
+                    .where(
+                        intents.c.id == row["id"],
+                        intents.c.state == IntentState.WAITING.value,
+                        intents.c.attempts == row["attempts"],
+                    )
+                    .values(**{key: new[key] for key in keys})
+                )
+                if done.rowcount != 1:
+                    continue
+                connection.execute(
+                    sa.update(servers)
+                    .where(servers.c.id == row["resource_id"])
+                    .values(host=decision.chosen.host, node=decision.chosen.node, updated_at=moment)
+                )
+                granted.append(new)
+        return granted
+
+    # -- no valid host -------------------------------------------------------
+
+    @retrying
+    def no_host(self, source: Database, failed: Sequence[tuple[Row, Decision]]) -> None:
+        """The servers become ERROR with a fault that says why."""
+        moment = now()
+        intents = global_schema.intents if source.cell_id is None else cell_schema.intents
+        servers = global_schema.servers if source.cell_id is None else cell_schema.servers
+        with source.write() as connection:
+            for row, decision in failed:
+                message = decision.summary.removeprefix("No valid host: ")
+                error = {
+                    "step": "schedule",
+                    "code": "haneul.no_valid_host",
+                    "message": f"No valid host was found. {message}"[:255],
+                    "details": decision.summary,
+                }
+                done = connection.execute(
+                    sa.update(intents)
+                    .where(
+                        intents.c.id == row["id"],
+                        intents.c.attempts == row["attempts"],
+                        intents.c.cancel_requested.is_(sa.false()),
+                    )
+                    .values(
+                        state=IntentState.FAILED.value,
+                        exclusive_key=None,
+                        error=error,
+                        step="schedule",
+                        finished_at=moment,
+                        updated_at=moment,
+                        lease_until=None,
+                        events=[
+                            {
+                                "step": "schedule",
+                                "result": "Error",
+                                "message": error["message"],
+                                "started_at": moment.isoformat(),
+                                "finished_at": moment.isoformat(),
+                            }
+                        ],
+                    )
+                )
+                if done.rowcount == 1:
+                    end_server(connection, row, IntentState.FAILED.value, {}, error, moment, servers)
+        with self._databases.global_.write() as connection:
+            self._record(connection, failed, moment)
+
+
+__all__ = ["Dispatcher", "Lost", "message_of"]
