@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import oslo_messaging
@@ -28,12 +29,23 @@ class ContextSerializer(oslo_messaging.NoOpSerializer):
         return RequestContext.from_dict(ctxt)
 
 
+def _register_library_options(conf: cfg.ConfigOpts) -> None:
+    """oslo.messaging registers its tracing and metrics options on the global CONF only, and reads ours."""
+    for module, group in (("_tracing", "oslo_messaging_tracing"), ("_metrics", "oslo_messaging_metrics")):
+        try:
+            client = importlib.import_module(f"oslo_messaging.{module}.client")
+        except ImportError:  # an older release without it
+            continue
+        conf.register_opts(getattr(client, group), group=group)
+
+
 class Messaging:
     """One transport: a cell's broker, or the global one."""
 
     def __init__(self, conf: cfg.ConfigOpts, url: str | None = None) -> None:
         self.conf = conf
         oslo_messaging.set_transport_defaults(EXCHANGE)
+        _register_library_options(conf)
         self.transport = oslo_messaging.get_rpc_transport(conf, url=url)
         self._serializer = ContextSerializer()
 

@@ -49,7 +49,7 @@ def row(
         "resource_type": resource_type,
         "resource_id": resource_id,
         "exclusive_key": resource_id if exclusive else None,
-        "project_id": context.project_id or project_id,
+        "project_id": project_id or context.project_id,
         "user_id": context.user_id,
         "request_id": context.request_id,
         "target": target,

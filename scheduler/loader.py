@@ -213,11 +213,11 @@ class Loader:
                 del self.providers[uuid]
                 self._table.remove(uuid)
         hosts = []
-        for row in rows:
-            self.providers[row["uuid"]] = dict(row)
-            host = self._hosts.get(row["host"])
+        for found in rows:
+            self.providers[found["uuid"]] = dict(found)
+            host = self._hosts.get(found["host"])
             if host is not None:
-                hosts.append(facts.host_row(dict(row), host))
+                hosts.append(facts.host_row(dict(found), host))
         self._table.apply(hosts)
 
 

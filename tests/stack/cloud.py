@@ -1,0 +1,264 @@
+"""A whole control plane in one process: databases, scheduler, conductor, simulated hosts.
+
+For tests of intents from their row to their end, without the API in front.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from oslo_config import cfg
+
+from compute import service as compute_service
+from conductor import service as conductor_service
+from core import config
+from core.context import RequestContext
+from core.messaging import Messaging
+from db import cell_schema, global_schema, sessions
+from db import intents as db_intents
+from db.types import now
+from lifecycle.rpc import ConductorClient, SchedulerClient
+from scheduler import service as scheduler_service
+
+CONTEXT = RequestContext(user_id="user-1", project_id="project-1", request_id="req-1", overwrite=False)
+
+
+class Cloud:
+    """``start`` brings up the roles; ``hosts`` names the simulated hosts."""
+
+    def __init__(
+        self,
+        folder: Path,
+        hosts: list[str],
+        *,
+        transport: str | None = None,
+        connection: str | None = None,
+        cell_connection: str | None = None,
+        **overrides: Any,
+    ) -> None:
+        self.folder = folder
+        self.hosts = hosts
+        self.transport = transport or f"local:///{uuid.uuid4().hex}"
+        self.connection = connection or f"sqlite:///{folder}/global.db"
+        self.cell_connection = cell_connection or f"sqlite:///{folder}/cell1.db"
+        self.overrides = overrides
+        self.conf = self.configuration()
+        self.databases = self._create_databases()
+        self.cell = self.databases.cells()[0]
+        self.messaging = Messaging(self.conf)
+        self.roles: list[Any] = []
+
+    def configuration(self) -> cfg.ConfigOpts:
+        conf = config.load()
+        for options in (
+            sessions.list_opts(),
+            conductor_service.list_opts(),
+            scheduler_service.list_opts(),
+            compute_service.agents.list_opts(),
+        ):
+            config.register(conf, options)
+        values = {
+            "transport_url": self.transport,
+            "host": "control",
+            "database.connection": self.connection,
+            "compute.driver": "simulated",
+            "compute.simulated_hosts": self.hosts,
+            "compute.heartbeat_interval_s": 0.5,
+            "conductor.sweep_interval_s": 0.3,
+            "conductor.lease_s": 2,
+            "scheduler.interval_s": 0.5,
+            "scheduler.lease_s": 2,
+            **self.overrides,
+        }
+        Messaging(conf).close()  # registers transport_url
+        for name, value in values.items():
+            config.override(conf, name, value)
+        return conf
+
+    def _create_databases(self) -> sessions.Databases:
+        databases = sessions.Databases(self.conf)
+        global_schema.global_metadata.create_all(databases.global_.engine)
+        cell_engine = sessions.make_engine(self.cell_connection)
+        cell_schema.cell_metadata.create_all(cell_engine)
+        cell_engine.dispose()
+        with databases.global_.write() as connection:
+            if connection.execute(sa.select(global_schema.cells)).first() is None:
+                connection.execute(
+                    sa.insert(global_schema.cells).values(
+                        uuid=str(uuid.uuid4()), name="cell1", database_connection=self.cell_connection
+                    )
+                )
+        return databases
+
+    def start(self, *roles: str) -> None:
+        """Start roles (all of them by default) and wait until the hosts are known."""
+        factories: dict[str, Callable[[cfg.ConfigOpts], Any]] = {
+            "conductor": conductor_service.make_role,
+            "scheduler": scheduler_service.make_role,
+            "compute": compute_service.make_role,
+        }
+        for name in roles or tuple(factories):
+            role = factories[name](self.conf)
+            role.start()
+            self.roles.append(role)
+        if not roles or "compute" in roles:
+            wait_for(lambda: self.known_hosts() == sorted(self.hosts), "hosts known")
+
+    def stop(self) -> None:
+        for role in reversed(self.roles):
+            role.stop()
+        self.messaging.close()
+        self.databases.dispose()
+
+    # -- what tests ask for --------------------------------------------------
+
+    def known_hosts(self) -> list[str]:
+        with self.databases.global_.read() as connection:
+            return sorted(connection.execute(sa.select(global_schema.providers.c.host)).scalars())
+
+    def create(self, *, vcpus: int = 1, memory_mib: int = 64, ring: bool = True, **arguments: Any) -> str:
+        """Write a server and its intent as the API does; returns the server's id."""
+        server_id, moment = str(uuid.uuid4()), now()
+        guest = {
+            "server_id": server_id,
+            "name": "s",
+            "hostname": "s",
+            "project_id": CONTEXT.project_id,
+            "user_id": CONTEXT.user_id,
+            "memory_mib": memory_mib,
+            "vcpus": vcpus,
+            "root_gib": 1,
+            "ephemeral_gib": 0,
+            "swap_mib": 0,
+            "flavor_name": "tiny",
+            "extra_specs": {},
+            "image": None,
+            "config_drive": False,
+            "metadata": {},
+            "user_data": None,
+            "key_name": None,
+            "public_key": None,
+            "admin_password": None,
+            "availability_zone": "",
+            "created_at": moment.isoformat(),
+        }
+        server = {
+            "id": server_id,
+            "project_id": CONTEXT.project_id,
+            "user_id": CONTEXT.user_id,
+            "name": "s",
+            "hostname": "s",
+            "vm_state": "building",
+            "task_state": "scheduling",
+            "flavor_id": "1",
+            "vcpus": vcpus,
+            "memory_mib": memory_mib,
+            "root_gib": 1,
+            "ephemeral_gib": 0,
+            "flavor": {},
+            "created_at": moment,
+            "updated_at": moment,
+        }
+        resources = {"VCPU": vcpus, "MEMORY_MB": memory_mib, "DISK_GB": 1}
+        intent = db_intents.row(
+            "server.create",
+            "server",
+            server_id,
+            CONTEXT,
+            {"guest": guest, "resources": resources, **arguments},
+        )
+        with self.databases.global_.write() as connection:
+            connection.execute(sa.insert(global_schema.servers), [server])
+            connection.execute(
+                sa.insert(global_schema.server_mappings).values(
+                    server_id=server_id,
+                    project_id=CONTEXT.project_id,
+                    user_id=CONTEXT.user_id,
+                    vcpus=vcpus,
+                    memory_mib=memory_mib,
+                )
+            )
+            db_intents.insert(connection, global_schema.intents, [intent])
+        if ring:
+            SchedulerClient(self.messaging).ring()
+        return server_id
+
+    def act(self, kind: str, server_id: str, ring: bool = True, **arguments: Any) -> str:
+        """Write an intent for a placed server, as the API does; returns the intent's id."""
+        server = self.server(server_id)
+        intent = db_intents.row(kind, "server", server_id, CONTEXT, arguments, target=server["host"])
+        with self.cell.write() as connection:
+            if kind == "server.delete":
+                db_intents.overtake(connection, cell_schema.intents, server_id)
+            db_intents.insert(connection, cell_schema.intents, [intent])
+            connection.execute(
+                sa.update(cell_schema.servers)
+                .where(cell_schema.servers.c.id == server_id)
+                .values(task_state="deleting" if kind == "server.delete" else "working")
+            )
+        if ring:
+            ConductorClient(self.messaging).ring([intent["id"]])
+        return str(intent["id"])
+
+    def server(self, server_id: str) -> dict[str, Any]:
+        """The server's row, wherever it lives."""
+        for database, table in (
+            (self.cell, cell_schema.servers),
+            (self.databases.global_, global_schema.servers),
+        ):
+            with database.read() as connection:
+                row = connection.execute(sa.select(table).where(table.c.id == server_id)).mappings().first()
+            if row is not None:
+                return dict(row)
+        raise AssertionError(f"no server {server_id}")
+
+    def intents(self, server_id: str) -> list[dict[str, Any]]:
+        found = []
+        for database in (self.cell, self.databases.global_):
+            with database.read() as connection:
+                found += db_intents.of_resource(connection, db_intents.table(database), server_id)
+        return found
+
+    def wait_state(self, server_id: str, vm_state: str, timeout_s: float = 30) -> dict[str, Any]:
+        """Wait until the server is idle in ``vm_state``."""
+
+        def reached() -> bool:
+            server = self.server(server_id)
+            return server["vm_state"] == vm_state and server["task_state"] is None
+
+        wait_for(reached, f"{server_id} is {vm_state}", timeout_s, lambda: self.server(server_id))
+        return self.server(server_id)
+
+    def allocations(self) -> dict[str, dict[str, int]]:
+        with self.databases.global_.read() as connection:
+            rows = connection.execute(sa.select(global_schema.allocations)).mappings().all()
+        result: dict[str, dict[str, int]] = {}
+        for row in rows:
+            result.setdefault(row["consumer_uuid"], {})[row["resource_class"]] = row["used"]
+        return result
+
+    def usage(self) -> int:
+        """Servers that count against quotas."""
+        mappings = global_schema.server_mappings
+        with self.databases.global_.read() as connection:
+            statement = sa.select(sa.func.count()).where(mappings.c.deleted.is_(sa.false()))
+            return int(connection.execute(statement).scalar_one())
+
+
+def wait_for(
+    condition: Callable[[], bool],
+    what: str,
+    timeout_s: float = 30,
+    describe: Callable[[], Any] = lambda: "",
+) -> None:
+    """Wait until ``condition`` holds; fail saying what was waited for."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout_s} s in vain: {what} {describe()}")
+        time.sleep(0.02)
