@@ -34,7 +34,7 @@ from scheduler.weighers.base import Weigher
 
 LOG = logging.getLogger(__name__)
 
-# Shortlists kept during a pass; each costs some 50 bytes per host.
+# Shortlists kept during a pass.
 MAX_SHORTLISTS = 128
 
 

@@ -69,7 +69,7 @@ class Filter:
 
 
 class HostFilter(Filter):
-    """A filter that looks at hosts one by one; slower (about 2 µs per host and line of code)."""
+    """A filter that looks at hosts one by one; slower (a Python call per host)."""
 
     watches = Watch.HOST
 

@@ -10,7 +10,7 @@ from oslo_utils import specs_matcher
 
 @functools.lru_cache(maxsize=4096)
 def match(value: str, wanted: str) -> bool:
-    """oslo.utils' specs matcher, remembered: it builds its grammar anew for each call (2 ms)."""
+    """oslo.utils' specs matcher, remembered: it builds its grammar anew for each call (milliseconds)."""
     return bool(specs_matcher.match(value, wanted))
 
 
