@@ -1,0 +1,50 @@
+"""List or create cells: parts of the cloud that fail alone, each with its database and broker."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from cli.database import open_databases
+from cli.state import StateFolder
+
+EXAMPLES = """\
+examples:
+  haneul cell list
+  haneul cell create cell2 --database mysql+pymysql://haneul:SECRET@db2/haneul_cell2 \\
+      --transport rabbit://haneul:SECRET@mq2/
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config-file", type=Path, action="append", dest="config_files")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="list|create")
+    actions.add_parser("list", help="all cells")
+    create = actions.add_parser("create", help="add a cell and make its tables")
+    create.add_argument("name")
+    create.add_argument("--database", required=True, help="URL of the cell's database (empty or our tables)")
+    create.add_argument("--transport", help="transport_url of the cell's broker (default: the global one)")
+
+
+def run(options: argparse.Namespace) -> int:
+    from db import cells, migrate
+    from db.sessions import make_engine
+
+    databases = open_databases(options.config_files or [StateFolder(options.state).config_file])
+    try:
+        if options.action == "create":
+            engine = make_engine(options.database)
+            migrate.upgrade(engine, "cell")
+            engine.dispose()
+            row = cells.create_cell(databases.global_, options.name, options.database, options.transport)
+            print(f"cell {options.name} is there: {row['uuid']}")
+            return 0
+        for row in cells.list_cells(databases.global_):
+            url = sa.make_url(row["database_connection"]).render_as_string(hide_password=True)
+            state = "disabled" if row["disabled"] else "enabled"
+            print(f"{row['id']:3} {row['name']:20} {state:9} {url}")
+        return 0
+    finally:
+        databases.dispose()

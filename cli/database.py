@@ -1,0 +1,82 @@
+"""Make the databases, bring them to this version, or check that they are.
+
+The global database is named by [database]connection; the cells stand in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cli.state import StateFolder
+from core.errors import Unavailable
+
+EXAMPLES = """\
+examples:
+  haneul db upgrade                     make or upgrade the global database and every cell's
+  haneul db check                       exit status 1 if an upgrade is due
+  haneul db upgrade --config-file /etc/haneul.conf
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=["upgrade", "check"])
+    parser.add_argument("--config-file", type=Path, action="append", dest="config_files")
+
+
+def run(options: argparse.Namespace) -> int:
+    files = options.config_files or [StateFolder(options.state).config_file]
+    databases = open_databases(files)
+    try:
+        if options.action == "upgrade":
+            upgrade_all(databases, print)
+            return 0
+        due = differences(databases)
+        for line in due:
+            print(line)
+        print("an upgrade is due: haneul db upgrade" if due else "the databases fit this version")
+        return 1 if due else 0
+    finally:
+        databases.dispose()
+
+
+def open_databases(files: list[Path]) -> Any:
+    """:raises Unavailable: a configuration file is missing."""
+    from core import config
+    from db.sessions import Databases
+
+    for file in files:
+        if not file.exists():
+            raise Unavailable(
+                f"there is no configuration {file}: 'haneul up' writes one, or use --config-file"
+            )
+    return Databases(config.load(files))
+
+
+def upgrade_all(databases: Any, say: Callable[[str], None]) -> None:
+    """The global database, its first cell if one is configured, and every cell's database."""
+    from db import cells, migrate
+
+    migrate.upgrade(databases.global_.engine, "global")
+    first = databases._conf.database.cell_connection
+    if first and not cells.list_cells(databases.global_):
+        cells.create_cell(databases.global_, "cell1", first)
+    say("global database")
+    for row in databases.cell_rows(refresh=True):
+        migrate.upgrade(databases.cell(row["id"]).engine, "cell")
+        say(f"database of cell {row['name']}")
+
+
+def differences(databases: Any) -> list[str]:
+    """Every way in which the databases differ from what this version needs, one line each."""
+    from db import migrate
+
+    found = [f"global: {line}" for line in migrate.differences(databases.global_.engine, "global")]
+    if found:
+        return found  # the table of cells may be missing
+    for row in databases.cell_rows(refresh=True):
+        engine = databases.cell(row["id"]).engine
+        found += [f"cell {row['name']}: {line}" for line in migrate.differences(engine, "cell")]
+    return found

@@ -1,0 +1,46 @@
+"""Stop the services of this cloud.
+
+Servers go on running: their disks, consoles and guests are the hypervisor's.
+'haneul up' goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+
+from cli.state import StateFolder
+from core.errors import Conflict
+
+DAEMON = "haneul"
+EXAMPLES = """\
+examples:
+  haneul down              stop the services, keep everything
+  haneul down --forget     and remove the state folder (refused while servers exist)
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--forget", action="store_true", help="remove the state folder, too: databases, images, passwords"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="with --forget: also when disks of servers exist"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    state = StateFolder(options.state)
+    print("stopped" if state.stop(DAEMON) else "nothing ran")
+    (state / "run" / "roles.json").unlink(missing_ok=True)
+    if options.forget and state.path.exists():
+        disks = [
+            path.name for path in (state / "instances").glob("*") if path.is_dir() and path.name != "_base"
+        ]
+        if disks and not options.force:
+            raise Conflict(
+                f"{len(disks)} servers have disks in {state / 'instances'}: delete them first, or use --force"
+            )
+        shutil.rmtree(state.path)
+        print(f"removed {state.path}")
+    return 0

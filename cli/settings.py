@@ -1,0 +1,242 @@
+"""What ``haneul up`` writes: the configuration, the plan for identity, and files for clients.
+
+The configuration file is written once and kept when somebody edited it; the
+plan and the client files follow from it at every start.
+"""
+
+from __future__ import annotations
+
+import configparser
+import dataclasses
+import socket
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cli.identity import Endpoint, Plan, User
+from cli.state import StateFolder, write_file
+from core.errors import BadRequest
+
+REGION = "RegionOne"
+CLOUD = "haneul"
+# group of the configuration → the port that upstream's service uses
+PORTS = {"identity": 5000, "compute_api": 8774, "image_api": 9292}
+# (catalog name, type, group, path, what it is)
+CATALOG = (
+    ("nova", "compute", "compute_api", "/v2.1", "Servers"),
+    ("glance", "image", "image_api", "", "Images"),
+)
+SERVICE_USERS = ("nova", "glance", "placement", "cinder", "neutron", "ironic")
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """What the person who typed ``haneul up`` decided."""
+
+    driver: str = "libvirt"
+    listen: str = "127.0.0.1"
+    simulated_hosts: int = 1
+    any_ports: bool = False
+    backend: str = "threading"
+
+
+def port_is_free(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def choose_ports(host: str, any_ports: bool) -> dict[str, int]:
+    """The usual ports, or free ones where a usual one is taken (all free ones with ``any_ports``)."""
+    chosen: dict[str, int] = {}
+    for group, usual in PORTS.items():
+        if not any_ports and port_is_free(host, usual):
+            chosen[group] = usual
+            continue
+        # held open until all are chosen would be safer, but the services bind them seconds later anyway
+        while True:
+            with socket.socket() as probe:
+                probe.bind((host, 0))
+                port = probe.getsockname()[1]
+            if port not in chosen.values() and port not in PORTS.values():
+                chosen[group] = port
+                break
+    return chosen
+
+
+def new_configuration(state: StateFolder, choices: Choices) -> configparser.RawConfigParser:
+    """The configuration of a fresh cloud on this machine."""
+    ports = choose_ports(choices.listen, choices.any_ports)
+    address = choices.listen if choices.listen != "0.0.0.0" else socket.gethostname()
+    auth_url = f"http://{address}:{ports['identity']}/v3"
+    credentials = {
+        "auth_type": "password",
+        "auth_url": auth_url,
+        "username": "nova",
+        "password": state.password("nova"),
+        "project_name": "service",
+        "user_domain_id": "default",
+        "project_domain_id": "default",
+        "region_name": REGION,
+    }
+    token = {
+        **credentials,
+        "www_authenticate_uri": auth_url,
+        "service_token_roles": "service",
+        "service_token_roles_required": "true",
+        "interface": "internal",
+    }
+    config = configparser.RawConfigParser()
+    config["DEFAULT"] = {}
+    sections: dict[str, dict[str, str]] = {
+        "DEFAULT": {
+            "state_path": str(state.path),
+            "transport_url": "local:///",
+            "service_backend": choices.backend,
+            "my_ip": address if address[0].isdigit() else "127.0.0.1",
+        },
+        "database": {
+            "connection": f"sqlite:///{state.folder('db')}/global.sqlite",
+            "cell_connection": f"sqlite:///{state.folder('db')}/cell1.sqlite",
+        },
+        "identity": {"embedded": "true", "folder": str(state / "identity"), "listen": choices.listen},
+        "keystone_authtoken": token,
+        "service_credentials": credentials,
+        "compute": {"driver": choices.driver},
+    }
+    if choices.driver == "simulated":
+        hosts = [f"sim{number:04}" for number in range(1, choices.simulated_hosts + 1)]
+        sections["compute"]["simulated_hosts"] = ",".join(hosts)
+    if address != choices.listen:
+        sections["identity"]["url"] = auth_url
+    for group, port in ports.items():
+        sections.setdefault(group, {"listen": choices.listen})["port"] = str(port)
+    for name, values in sections.items():
+        if name != "DEFAULT":
+            config.add_section(name)
+        for key, value in values.items():
+            config.set(name, key, value)
+    return config
+
+
+def write_configuration(state: StateFolder, choices: Choices) -> bool:
+    """Write haneul.conf unless there is one. True if it was written."""
+    if state.config_file.exists():
+        return False
+    lines = ["# Written once by 'haneul up'; edit it as you like, then: haneul down; haneul up", ""]
+    config = new_configuration(state, choices)
+    for name in ("DEFAULT", *config.sections()):
+        values = config.defaults() if name == "DEFAULT" else _own(config, name)
+        lines += [f"[{name}]", *(f"{key} = {value}" for key, value in values.items()), ""]
+    write_file(state.config_file, "\n".join(lines), 0o600)
+    return True
+
+
+def _own(config: configparser.RawConfigParser, section: str) -> dict[str, str]:
+    """A section's values without those that it inherits from DEFAULT."""
+    return {key: config.get(section, key) for key in config._sections[section]}  # type: ignore[attr-defined]
+
+
+def read(path: Path) -> dict[str, dict[str, str]]:
+    """haneul.conf as plain dictionaries: for the few values that commands need without oslo.config.
+
+    :raises BadRequest: it can't be parsed; the message says where.
+    """
+    parser = configparser.RawConfigParser(default_section="\0", strict=False)
+    try:
+        parser.read_string(path.read_text(), source=str(path))
+    except configparser.Error as failure:
+        raise BadRequest(f"the configuration can't be read: {failure}") from failure
+    return {name: dict(parser.items(name)) for name in parser.sections()}
+
+
+class Addresses:
+    """Where this cloud's services are, as the configuration says."""
+
+    def __init__(self, state: StateFolder) -> None:
+        self._config = read(state.config_file)
+
+    def value(self, group: str, name: str, default: str = "") -> str:
+        return self._config.get(group, {}).get(name, default)
+
+    @property
+    def host(self) -> str:
+        host = self.value("identity", "listen", "127.0.0.1")
+        return host if host != "0.0.0.0" else socket.gethostname()
+
+    def url(self, group: str, path: str = "") -> str:
+        return f"http://{self.host}:{self.value(group, 'port', str(PORTS[group]))}{path}"
+
+    @property
+    def auth_url(self) -> str:
+        return self.value("identity", "url") or self.url("identity", "/v3")
+
+    @property
+    def driver(self) -> str:
+        return self.value("compute", "driver", "libvirt")
+
+    @property
+    def embedded(self) -> bool:
+        return self.value("identity", "embedded", "false").lower() in ("true", "1", "yes", "on")
+
+
+def write_plan(state: StateFolder, addresses: Addresses) -> None:
+    """identity/plan.json, see ``cli.identity``."""
+    users = [
+        # As upstream's guides do: admin lets a service read what its own policy would hide
+        # (a private image of the project that boots from it).
+        User(name, state.password(name), {"service": ("service", "admin")}, "Service user")
+        for name in SERVICE_USERS
+    ]
+    users.append(User("demo", state.password("demo"), {"demo": ("member",)}, "Ordinary user"))
+    plan = Plan(
+        url=addresses.auth_url,
+        region=REGION,
+        admin_password=state.password("admin"),
+        projects=("service", "demo"),
+        users=tuple(users),
+        endpoints=tuple(
+            Endpoint(name, kind, addresses.url(group, path), text)
+            for name, kind, group, path, text in CATALOG
+        ),
+    )
+    write_file(state.folder("identity", 0o700) / "plan.json", plan.to_json(), 0o600)
+
+
+def environment(state: StateFolder, addresses: Addresses, user: str = "admin") -> dict[str, str]:
+    """The OS_… variables of admin or demo."""
+    return {
+        "OS_CLIENT_CONFIG_FILE": str(state / "clouds.yaml"),
+        "OS_AUTH_URL": addresses.auth_url,
+        "OS_IDENTITY_API_VERSION": "3",
+        "OS_USERNAME": user,
+        "OS_PASSWORD": state.password(user),
+        "OS_PROJECT_NAME": user,
+        "OS_USER_DOMAIN_ID": "default",
+        "OS_PROJECT_DOMAIN_ID": "default",
+        "OS_REGION_NAME": REGION,
+    }
+
+
+def write_client_files(state: StateFolder, addresses: Addresses) -> None:
+    """clouds.yaml and admin-openrc, with passwords: readable by the owner only."""
+    clouds: dict[str, Any] = {}
+    for cloud, user in ((CLOUD, "admin"), (f"{CLOUD}-demo", "demo")):
+        auth = {
+            "auth_url": addresses.auth_url,
+            "username": user,
+            "password": state.password(user),
+            "project_name": user,
+            "user_domain_id": "default",
+            "project_domain_id": "default",
+        }
+        clouds[cloud] = {"auth": auth, "region_name": REGION, "identity_api_version": "3"}
+    text = "# Written by 'haneul up'.\n" + yaml.safe_dump({"clouds": clouds}, sort_keys=False)
+    write_file(state / "clouds.yaml", text, 0o600)
+    exports = [f"export {name}='{value}'" for name, value in environment(state, addresses).items()]
+    write_file(state / "admin-openrc", "\n".join(exports) + "\n", 0o600)
