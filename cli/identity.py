@@ -1,7 +1,7 @@
 """Identity: an embedded Keystone in a child process, or any other by configuration.
 
 ``IdentityRole`` keeps the child alive (``cli.keystone_wsgi``: the real Keystone
-package).  A ``Plan`` says what the cloud needs in Keystone (projects, service
+package).  A ``cli.plan.Plan`` says what the cloud needs in Keystone (projects, service
 users, catalog); the child fills its database with it before it serves.  With
 an external Keystone this role does not run.
 """
@@ -9,19 +9,17 @@ an external Keystone this role does not run.
 from __future__ import annotations
 
 import base64
-import dataclasses
-import json
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from oslo_config import cfg
 from oslo_log import log as oslo_logging
 
+from cli.plan import Plan
 from cli.state import write_file
 from core.errors import Unavailable
 from lifecycle.roles import Role
@@ -105,54 +103,6 @@ def write_keystone_files(conf: cfg.ConfigOpts) -> Path:
     if not local.exists():
         write_file(local, "# Settings of this Keystone that shall stay.\n", 0o600)
     return folder / "keystone.conf"
-
-
-@dataclasses.dataclass(frozen=True)
-class Endpoint:
-    """One service of the catalog."""
-
-    name: str
-    type: str
-    url: str
-    description: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class User:
-    """A user that must exist, with roles per project; an existing one keeps its password."""
-
-    name: str
-    password: str
-    roles: Mapping[str, Sequence[str]]
-    """project name → role names"""
-    description: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What must exist in the embedded Keystone. Holds passwords: kept 0600, never logged."""
-
-    url: str
-    region: str
-    admin_password: str
-    projects: tuple[str, ...]
-    users: tuple[User, ...]
-    endpoints: tuple[Endpoint, ...]
-
-    def to_json(self) -> str:
-        """One line."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_file(cls, path: Path) -> Plan:
-        """:raises Unavailable: there is no plan, or it can't be read."""
-        try:
-            content = json.loads(path.read_text())
-            content["users"] = tuple(User(**user) for user in content["users"])
-            content["endpoints"] = tuple(Endpoint(**endpoint) for endpoint in content["endpoints"])
-            return cls(**{**content, "projects": tuple(content["projects"])})
-        except (OSError, ValueError, KeyError, TypeError) as failure:
-            raise Unavailable(f"identity has no usable plan in {path}: haneul up writes one") from failure
 
 
 class IdentityRole(Role):

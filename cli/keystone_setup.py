@@ -26,7 +26,7 @@ ROUNDS_FOR_RANDOM_PASSWORDS = 4
 
 
 def fill(plan: dict[str, Any]) -> None:
-    """Bring the database to ``plan`` (``cli.identity.Plan`` as a dictionary)."""
+    """Bring the database to ``plan`` (``cli.plan.Plan`` as a dictionary)."""
     upgrades.offline_sync_database_to_version()
     keystone.conf.CONF.set_override("password_hash_rounds", ROUNDS_FOR_RANDOM_PASSWORDS, group="identity")
     work = bootstrap.Bootstrapper()

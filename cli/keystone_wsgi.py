@@ -2,7 +2,7 @@
 
 ``python -m cli.keystone_wsgi --config-file F --stamp S --host H --port P`` is
 started by ``cli.identity``.  Standard input brings one line of JSON: what must
-exist in Keystone (``cli.identity.Plan``, passwords included).  Unless the stamp
+exist in Keystone (``cli.plan.Plan``, passwords included).  Unless the stamp
 says that this version of Keystone holds this plan, the database is filled
 (``cli.keystone_setup``); then it serves.  After that line standard input is
 the leash: when the parent goes away, the pipe closes and this process ends.
@@ -103,6 +103,13 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     sys.argv[1:] = []  # keystone reads it, too
     plan = sys.stdin.readline()
+
+    def leash() -> None:
+        while sys.stdin.read(4096):
+            continue
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=leash, name="leash", daemon=True).start()
     backend.select("threading")  # otherwise oslo.service imports eventlet: 0.3 s and 10 MB
     defer_imports()
     import keystone.server
@@ -132,20 +139,12 @@ def main() -> None:
         server_name="identity",
     )
 
-    def leash() -> None:
-        while sys.stdin.read(4096):
-            continue
-        os.kill(os.getpid(), signal.SIGTERM)
-
     def end(_signal: int, _frame: Any) -> None:
-        raise SystemExit(0)
+        # in a thread: cheroot's stop waits for the loop that this signal interrupts
+        threading.Thread(target=server.stop, name="stop", daemon=True).start()
 
     signal.signal(signal.SIGTERM, end)
-    threading.Thread(target=leash, name="leash", daemon=True).start()
-    try:
-        server.start()
-    finally:
-        server.stop()
+    server.start()
 
 
 if __name__ == "__main__":

@@ -135,17 +135,24 @@ def make_service(conf: Any, names: list[str]) -> Any:
             try:
                 role = load_factory(name)(conf)
                 role.start()
-            except (HaneulError, ImportError) as error:
-                why = error.message if isinstance(error, HaneulError) else str(error)
-                if self.states.get(name) != why:
-                    log.error("%s can't start: %s", name, why)
-                self.record(name, why)
+            except HaneulError as error:
+                self.failed(name, error.message, with_traceback=False)
+                return False
+            except Exception as error:  # noqa: BLE001 - a fault in one role must not take the others down
+                self.failed(name, f"{type(error).__name__}: {error}", with_traceback=True)
                 return False
             with self.lock:
                 self.running.append(role)
             log.info("%s runs", name)
             self.record(name, "running")
             return True
+
+        def failed(self, name: str, why: str, with_traceback: bool) -> None:
+            """One line, and once only as long as the reason stays the same."""
+            why = " ".join(why.split())
+            if self.states.get(name) != why:
+                log.error("%s can't start: %s", name, why, exc_info=with_traceback)
+            self.record(name, why)
 
         def retry(self, waiting: list[str]) -> None:
             while waiting and not self.stopping.wait(RETRY_S):

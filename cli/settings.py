@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from cli.identity import Endpoint, Plan, User
+from cli.plan import Endpoint, Plan, User
 from cli.state import StateFolder, write_file
 from core.errors import BadRequest
 
@@ -186,7 +186,7 @@ class Addresses:
 
 
 def write_plan(state: StateFolder, addresses: Addresses) -> None:
-    """identity/plan.json, see ``cli.identity``."""
+    """identity/plan.json, see ``cli.plan``."""
     users = [
         # As upstream's guides do: admin lets a service read what its own policy would hide
         # (a private image of the project that boots from it).

@@ -69,6 +69,8 @@ class Bringing:
         self.progress = progress
         self.choices = choices
         self.options = options
+        self._daemon: subprocess.Popen[bytes] | None = None
+        self._failing_since: dict[str, float] = {}
 
     def run(self) -> None:
         self.prepare_folder()
@@ -190,13 +192,19 @@ class Bringing:
 
     def check_daemon(self) -> None:
         """:raises Unavailable: the services' process has ended; names the last line of its log."""
-        daemon = getattr(self, "_daemon", None)
+        daemon = self._daemon
         gone = daemon.poll() is not None if daemon else self.state.pid(DAEMON) is None
         if gone:
             from cli.logs import last_lines
 
             line = (last_lines(self.state / "log" / "haneul.log", 1) or ["(its log is empty)"])[0]
             raise Unavailable(f"the services ended: {line} (more: haneul logs)")
+        for name, what in self.state.read_json("run/roles.json").items():
+            # the roles that serve APIs are waited for; they try again, so a first failure is no end
+            if what == "running" or name not in ("identity", "api-image", "api-compute"):
+                self._failing_since.pop(name, None)
+            elif time.monotonic() - self._failing_since.setdefault(name, time.monotonic()) > 15:
+                raise Unavailable(f"{name} can't start: {what}")
 
     def wait_for_apis(self) -> None:
         with self.progress.step("APIs answer") as say:

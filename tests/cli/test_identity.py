@@ -17,7 +17,7 @@ from keystoneauth1 import session as ks_session
 from keystoneauth1.identity import v3
 from oslo_config import cfg
 
-from cli import identity
+from cli import identity, plan
 from core import config
 from core.errors import Unavailable
 from tests.lab.processes import alive, free_port, listens
@@ -31,17 +31,17 @@ def make_conf(folder: Path, port: int) -> cfg.ConfigOpts:
     return conf
 
 
-def make_plan(url: str, compute: str = "http://127.0.0.1:8774/v2.1") -> identity.Plan:
-    return identity.Plan(
+def make_plan(url: str, compute: str = "http://127.0.0.1:8774/v2.1") -> plan.Plan:
+    return plan.Plan(
         url=url,
         region="RegionOne",
         admin_password="admin-password",
         projects=("service", "demo"),
         users=(
-            identity.User("nova", "nova-password", {"service": ("service",)}),
-            identity.User("demo", "demo-password", {"demo": ("member",)}),
+            plan.User("nova", "nova-password", {"service": ("service",)}),
+            plan.User("demo", "demo-password", {"demo": ("member",)}),
         ),
-        endpoints=(identity.Endpoint("nova", "compute", compute),),
+        endpoints=(plan.Endpoint("nova", "compute", compute),),
     )
 
 
@@ -130,13 +130,13 @@ def test_a_changed_plan_is_carried_out_at_the_next_start(tmp_path: Path) -> None
     conf = make_conf(tmp_path / "identity", free_port())
     url = identity.identity_url(conf)
     moved = "http://127.0.0.1:9999/v2.1"
-    for plan in (make_plan(url), make_plan(url, compute=moved)):
-        role = identity.IdentityRole(conf, plan)
+    for wanted in (make_plan(url), make_plan(url, compute=moved)):
+        role = identity.IdentityRole(conf, wanted)
         role.start()
         role.wait()
         try:
             session = login(url, "demo", "demo")
-            assert session.get_endpoint(service_type="compute") == plan.endpoints[0].url
+            assert session.get_endpoint(service_type="compute") == wanted.endpoints[0].url
             services = login(url, "admin", "admin").get(f"{url}/services").json()["services"]
             assert sorted(row["type"] for row in services) == ["compute", "identity"]
         finally:
