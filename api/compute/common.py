@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import uuid
 from typing import Any
 
 from api.common import links
@@ -68,3 +69,25 @@ def whole(value: Any, field: str, minimum: int = 0, maximum: int = 0x7FFFFFFF) -
             f" {minimum} and {maximum}."
         )
     return number
+
+
+def present(call: Call, key: str) -> str | None:
+    """A query value; the command line sends ``None`` for what was not given."""
+    text = call.first(key)
+    return None if text == "None" else text
+
+
+def uuid_of(text: str, complaint: str) -> str:
+    """A UUID in its usual form. :raises BadRequest: it is none."""
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise BadRequest(f"{complaint} {text}") from None
+
+
+def number_of(text: str, field: str) -> int:
+    """A whole number in a path. :raises BadRequest: it is none."""
+    try:
+        return whole(text, field)
+    except ValueError:
+        raise BadRequest(f"Invalid input for {field}: '{text}' is not a whole number.") from None

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from api.common.operations import Controller
+from api.compute.aggregates import AggregatesController
+from api.compute.availability_zones import AvailabilityZonesController
 from api.compute.flavor_access import FlavorAccessController
 from api.compute.flavor_extra_specs import FlavorExtraSpecsController
 from api.compute.flavors import FlavorsController
+from api.compute.hosts import HostsController
+from api.compute.hypervisors import HypervisorsController
 from api.compute.keypairs import KeypairsController
 from api.compute.limits import LimitsController
+from api.compute.os_services import OsServicesController
 from api.compute.quota_class_sets import QuotaClassSetsController
 from api.compute.quota_sets import QuotaSetsController
+from api.compute.server_groups import ServerGroupsController
 from api.compute.services import ComputeServices
 from api.compute.versions import VersionsController
 
@@ -22,6 +28,12 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     QuotaSetsController,
     QuotaClassSetsController,
     LimitsController,
+    OsServicesController,
+    HypervisorsController,
+    AggregatesController,
+    AvailabilityZonesController,
+    ServerGroupsController,
+    HostsController,
 )
 
 

@@ -23,12 +23,6 @@ OPTS = [
         default="internal",
         help="Zone in which services that run no servers are listed.",
     ),
-    cfg.IntOpt(
-        "service_down_time",
-        default=60,
-        min=1,
-        help="Seconds without a sign of life after which a service counts as down.",
-    ),
 ]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from oslo_policy import policy as oslo_policy
 
-from api.compute.policies import flavors, keypairs, quotas
+from api.compute.policies import flavors, hosts, keypairs, quotas, server_groups
 
-MODULES = (flavors, keypairs, quotas)
+MODULES = (flavors, keypairs, quotas, hosts, server_groups)
 
 
 def all_rules() -> list[oslo_policy.RuleDefault]:
