@@ -34,7 +34,6 @@ OPTS = [
     cfg.StrOpt("cell", default="cell1", help="Name of the cell that this conductor serves."),
     cfg.FloatOpt("lease_s", default=60, min=1, help="How long a worker may be silent about an intent."),
     cfg.FloatOpt("sweep_interval_s", default=5, min=0.1, help="Seconds between looks for what nobody holds."),
-    cfg.FloatOpt("service_down_s", default=60, min=1, help="A host unseen for so long is down."),
     cfg.FloatOpt("give_up_s", default=600, min=1, help="What waits for a host down for so long is ended."),
     cfg.IntOpt("max_attempts", default=3, min=1, help="Hosts tried for a create; repeats of other intents."),
 ]
@@ -120,7 +119,7 @@ class ConductorRole(Role):
         rows = self.journal.waiting(ids)
         if not rows:
             return
-        dead = self.hosts.dead(self._conf.conductor.service_down_s)
+        dead = self.hosts.dead(self._conf.service_down_time)
         sendable = []
         for row in rows:
             if row["kind"] == "server.delete" and (row["target"] is None or row["target"] in dead):

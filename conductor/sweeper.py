@@ -46,7 +46,7 @@ class Sweeper:
             self._beat_at = time.monotonic()
         rows = self._unfinished()
         self._measure(rows)
-        dead = self._role.hosts.dead(self._conf.conductor.service_down_s)
+        dead = self._role.hosts.dead(self._conf.service_down_time)
         moment = now()
         expired = [
             row
