@@ -18,6 +18,7 @@ _QUIET = (
     "openstack=WARNING",
     "sqlalchemy=WARNING",
     "cheroot=WARNING",
+    "cotyledon=WARNING",
     "alembic=WARNING",
 )
 
@@ -26,8 +27,8 @@ def setup(conf: cfg.ConfigOpts, program: str) -> None:
     """Send the process's logs where the configuration says."""
     oslo_logging.set_defaults(
         logging_context_format_string=(
-            "%(asctime)s.%(msecs)03d %(process)d %(levelname)s %(name)s [%(request_id)s %(user_id)s"
-            " %(project_id)s] %(instance)s%(message)s"
+            "%(asctime)s.%(msecs)03d %(process)d %(levelname)s %(name)s [%(request_id)s"
+            " %(user_identity)s] %(instance)s%(message)s"
         ),
         default_log_levels=list(_QUIET),
     )
