@@ -1,0 +1,98 @@
+"""The command line: help with examples, one-line failures, completion that fits the parsers."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli import complete, main
+
+
+def haneul(*arguments: str, state: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "cli.main",
+            arguments[0],
+            "--state",
+            str(state),
+            *arguments[1:],
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_without_a_command_it_shows_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main([]) == 2
+    shown = capsys.readouterr().out
+    assert all(f"\n  {name} " in shown for name in main.COMMANDS)
+
+
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_every_command_has_help_with_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.main([name, "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert "examples:" in shown
+    assert f"haneul {name}" in shown.partition("examples:")[2]
+
+
+@pytest.mark.parametrize("command", ["env", "status", "demo", "db check", "cell list", "logs", "serve all"])
+def test_without_a_cloud_one_line_says_what_to_do(command: str, tmp_path: Path) -> None:
+    done = haneul(*command.split(), state=tmp_path / "none")
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stderr.startswith(f"haneul {command.split()[0]}: there is no ")
+
+
+def test_doctor_without_a_cloud_names_the_way_to_one(tmp_path: Path) -> None:
+    done = haneul("doctor", state=tmp_path / "none")
+    assert done.returncode == 1
+    assert "WRONG cloud: none in" in done.stdout
+    assert "haneul up" in done.stdout
+
+
+def test_down_twice_is_harmless(tmp_path: Path) -> None:
+    for _ in range(2):
+        done = haneul("down", state=tmp_path)
+        assert (done.returncode, done.stdout) == (0, "nothing ran\n")
+
+
+def test_forget_keeps_disks_of_servers_unless_forced(tmp_path: Path) -> None:
+    disk = tmp_path / "instances" / "7a1b0c52-0000-4000-8000-000000000001" / "disk"
+    disk.parent.mkdir(parents=True)
+    disk.write_text("precious")
+    done = haneul("down", "--forget", state=tmp_path)
+    assert done.returncode == 1
+    assert "1 servers have disks" in done.stderr
+    assert disk.read_text() == "precious"
+    assert haneul("down", "--forget", "--force", state=tmp_path).returncode == 0
+    assert not tmp_path.exists()
+
+
+def test_completion_knows_every_command_and_option() -> None:
+    words = complete.words()
+    assert set(words) == set(main.COMMANDS)
+    assert {"upgrade", "check", "--config-file"} <= set(words["db"])
+    assert {"list", "create", "--database"} <= set(words["cell"])
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_the_bash_completion_completes() -> None:
+    program = (
+        f"{complete.script('bash')}\n"
+        'COMP_WORDS=(haneul db up); COMP_CWORD=2; _haneul; echo "${COMPREPLY[@]}"\n'
+        'COMP_WORDS=(haneul do); COMP_CWORD=1; _haneul; echo "${COMPREPLY[@]}"\n'
+    )
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["upgrade", "down doctor"]

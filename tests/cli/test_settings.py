@@ -1,0 +1,104 @@
+"""What up writes: a configuration that is kept when edited, and private files for clients."""
+
+from __future__ import annotations
+
+import shlex
+import socket
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cli import settings
+from cli.plan import Plan
+from cli.state import StateFolder
+from core import config
+from core.errors import BadRequest, Unavailable
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> StateFolder:
+    return StateFolder(tmp_path / "state")
+
+
+def test_an_edited_configuration_is_kept(state: StateFolder) -> None:
+    choices = settings.Choices(driver="simulated", any_ports=True)
+    assert settings.write_configuration(state, choices)
+    edited = state.config_file.read_text().replace("sim0001", "mine")
+    state.config_file.write_text(edited)
+    assert not settings.write_configuration(state, choices)
+    assert state.config_file.read_text() == edited
+
+
+def test_the_configuration_is_private_and_read_by_oslo_config(state: StateFolder) -> None:
+    settings.write_configuration(
+        state, settings.Choices(driver="simulated", simulated_hosts=3, any_ports=True)
+    )
+    assert state.config_file.stat().st_mode & 0o777 == 0o600
+    from compute import agent
+    from db import sessions
+
+    conf = config.load([state.config_file])
+    config.register(conf, [*agent.list_opts(), *sessions.list_opts()])
+    assert conf.state_path == str(state.path)
+    assert conf.compute.simulated_hosts == ["sim0001", "sim0002", "sim0003"]
+    assert conf.database.connection == f"sqlite:///{state.path}/db/global.sqlite"
+
+
+def test_a_taken_usual_port_is_avoided() -> None:
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind(("127.0.0.1", settings.PORTS["compute_api"]))
+            taken.listen()
+        except OSError:
+            pass  # someone else has it: as good
+        ports = settings.choose_ports("127.0.0.1", any_ports=False)
+    assert ports["compute_api"] != settings.PORTS["compute_api"]
+    assert len(set(ports.values())) == len(ports)
+
+
+def test_a_broken_configuration_names_file_and_line(state: StateFolder) -> None:
+    state.path.mkdir()
+    state.config_file.write_text("[DEFAULT]\nx = 1\nnonsense\n")
+    with pytest.raises(BadRequest, match=r"haneul.conf.*\n?.*line.*3"):
+        settings.Addresses(state)
+
+
+def test_the_plan_reads_back_as_it_was_written(state: StateFolder) -> None:
+    settings.write_configuration(state, settings.Choices(driver="simulated", any_ports=True))
+    addresses = settings.Addresses(state)
+    settings.write_plan(state, addresses)
+    path = state / "identity" / "plan.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+    plan = Plan.from_file(path)
+    assert plan.url == addresses.auth_url
+    assert {endpoint.type: endpoint.url for endpoint in plan.endpoints} == {
+        "compute": addresses.url("compute_api", "/v2.1"),
+        "image": addresses.url("image_api"),
+    }
+    assert {user.name for user in plan.users} >= {"nova", "glance", "demo"}
+    assert len({user.password for user in plan.users}) == len(plan.users)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"url": "x"}', '{"users": [], "endpoints": [], "projects": []}']
+)
+def test_an_unusable_plan_is_said_in_one_line(content: str, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(content)
+    with pytest.raises(Unavailable, match="no usable plan"):
+        Plan.from_file(tmp_path / "plan.json")
+
+
+def test_client_files_are_private_and_agree(state: StateFolder) -> None:
+    settings.write_configuration(state, settings.Choices(driver="simulated", any_ports=True))
+    addresses = settings.Addresses(state)
+    settings.write_client_files(state, addresses)
+    for name in ("clouds.yaml", "admin-openrc"):
+        assert (state / name).stat().st_mode & 0o777 == 0o600
+    clouds = yaml.safe_load((state / "clouds.yaml").read_text())["clouds"]
+    lines = (state / "admin-openrc").read_text().splitlines()
+    exported = dict(shlex.split(line)[1].split("=", 1) for line in lines)
+    assert clouds["haneul"]["auth"]["password"] == exported["OS_PASSWORD"]
+    assert clouds["haneul"]["auth"]["auth_url"] == exported["OS_AUTH_URL"] == addresses.auth_url
+    assert clouds["haneul-demo"]["auth"]["username"] == "demo"
