@@ -16,10 +16,10 @@ from oslo_db import exception as db_exc
 
 from core.context import RequestContext
 from core.errors import Conflict
+from core.intents import UNFINISHED, IntentState
 from db import cell_schema, global_schema
 from db.sessions import Database
 from db.types import now
-from lifecycle.states import UNFINISHED, IntentState
 
 Row = dict[str, Any]
 

@@ -8,28 +8,9 @@ upstream's (vm_state, task_state).
 from __future__ import annotations
 
 import dataclasses
-import enum
 
 from core.errors import Conflict
-
-
-class IntentState(enum.StrEnum):
-    """waiting → running → done | failed | cancelled.
-
-    ``ending``: the worker has undone its work and the end is being written in
-    several databases; whoever finds it so goes on with that.
-    """
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    ENDING = "ending"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-FINISHED = (IntentState.DONE, IntentState.FAILED, IntentState.CANCELLED)
-UNFINISHED = (IntentState.WAITING, IntentState.RUNNING, IntentState.ENDING)
+from core.intents import FINISHED, UNFINISHED, IntentState
 
 
 class VmState:
@@ -143,3 +124,6 @@ def check_server(kind: str, server_id: str, vm_state: str, task_state: str | Non
             f"Cannot '{transition.action}' instance {server_id} while it is in task_state {task_state}"
         )
     return transition
+
+
+__all__ = ["FINISHED", "SERVER", "UNFINISHED", "IntentState", "Transition", "VmState", "check_server"]

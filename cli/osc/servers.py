@@ -27,7 +27,7 @@ class ExplainServer(command.Lister):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-        compute = self.app.client_manager.compute
+        compute: Any = self.app.client_manager.compute  # type: ignore[attr-defined]  # a plugin's attribute
         server = compute.find_server(parsed_args.server, ignore_missing=False)
         answer = compute.get(f"/haneul/servers/{server.id}/placement")
         if answer.status_code == 404:

@@ -1,0 +1,24 @@
+"""The states of an intent: known to the tables, the journal and whoever runs steps."""
+
+from __future__ import annotations
+
+import enum
+
+
+class IntentState(enum.StrEnum):
+    """waiting → running → done | failed | cancelled.
+
+    ``ending``: the worker has undone its work and the end is being written in
+    several databases; whoever finds it so goes on with that.
+    """
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    ENDING = "ending"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+FINISHED = (IntentState.DONE, IntentState.FAILED, IntentState.CANCELLED)
+UNFINISHED = (IntentState.WAITING, IntentState.RUNNING, IntentState.ENDING)
