@@ -16,6 +16,7 @@ from api.compute.os_services import OsServicesController
 from api.compute.quota_class_sets import QuotaClassSetsController
 from api.compute.quota_sets import QuotaSetsController
 from api.compute.server_groups import ServerGroupsController
+from api.compute.servers import ServersController
 from api.compute.services import ComputeServices
 from api.compute.versions import VersionsController
 
@@ -34,6 +35,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     AvailabilityZonesController,
     ServerGroupsController,
     HostsController,
+    ServersController,
 )
 
 

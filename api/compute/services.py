@@ -6,6 +6,9 @@ from keystonemiddleware import auth_token
 from oslo_config import cfg
 
 from api.common.server import server_opts
+from api.compute import server_create
+from api.compute.doorbells import Doorbells
+from api.compute.image_client import ImageClient
 from api.compute.policies import all_rules
 from core.policy import Policy
 from db.quotas import Quotas
@@ -23,6 +26,7 @@ OPTS = [
         default="internal",
         help="Zone in which services that run no servers are listed.",
     ),
+    *server_create.OPTS,
 ]
 
 
@@ -42,8 +46,11 @@ class ComputeServices:
         self.databases = Databases(conf)
         self.quotas = Quotas(conf)
         self.policy = Policy(conf, all_rules())
+        self.doorbells = Doorbells(conf, self.databases)
+        self.images = ImageClient(conf)
         self.auth_uri = conf.keystone_authtoken.www_authenticate_uri or ""
 
     def close(self) -> None:
-        """Give the database connections back."""
+        """Stop the threads that ring, give the database connections back."""
+        self.doorbells.close()
         self.databases.dispose()

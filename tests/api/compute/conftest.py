@@ -19,6 +19,7 @@ from core import config
 from db.cell_schema import cell_metadata
 from db.global_schema import cells, global_metadata
 from db.sessions import OPTS, Databases, make_engine
+from tests.api.compute.fakes import FakeImages, RecordedDoorbells
 from tests.api.identity import authenticate
 
 ADMIN = "admin@p1"
@@ -81,6 +82,8 @@ def make_services(folder: Path, **overrides: Any) -> ComputeServices:
         )
     databases.dispose()
     services = ComputeServices(conf)
+    services.images = FakeImages()  # type: ignore[assignment]
+    services.doorbells = RecordedDoorbells()  # type: ignore[assignment]
     for name, value in overrides.items():
         config.override(conf, name, value)
     return services

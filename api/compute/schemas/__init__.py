@@ -1,0 +1,1 @@
+"""Schemas that are too long to stand beside their handlers."""

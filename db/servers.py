@@ -1,0 +1,292 @@
+"""Servers: where each one lives, writing new ones, changing and deleting them.
+
+A server is in the global database until a scheduler has dispatched it to a
+cell; ``server_mappings`` says where it is, and decides when both databases have
+a copy.  Every change is conditional on the row's generation: who lost the race
+gets ``StaleGeneration`` and reads again (``db.sessions.retrying``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from core.errors import NotFound, StaleGeneration
+from db import cell_schema, global_schema, intents
+from db.global_schema import server_group_members, server_mappings
+from db.sessions import Database, Databases
+from db.types import now
+from lifecycle.states import IntentState, VmState
+
+Row = dict[str, Any]
+_MOVES = 5
+"""How often a lookup follows a server that moves to its cell meanwhile."""
+
+
+def table(database: Database) -> sa.Table:
+    """The servers table of a database: the global one or a cell's."""
+    return global_schema.servers if database.cell_id is None else cell_schema.servers
+
+
+def tags_table(database: Database) -> sa.Table:
+    """The tags table of a database."""
+    return global_schema.server_tags if database.cell_id is None else cell_schema.server_tags
+
+
+@dataclasses.dataclass(frozen=True)
+class Located:
+    """A server and the database that it lives in."""
+
+    database: Database
+    row: Row
+
+    @property
+    def placed(self) -> bool:
+        """Does it live in a cell (so: has a host)?"""
+        return self.database.cell_id is not None
+
+    @property
+    def id(self) -> str:
+        return str(self.row["id"])
+
+
+def not_found(server_id: str) -> NotFound:
+    """In upstream's words, which clients look for."""
+    return NotFound(f"Instance {server_id} could not be found.")
+
+
+def mapping(databases: Databases, server_id: str) -> Row | None:
+    """The server's row of ``server_mappings``, or None."""
+    with databases.global_.read() as connection:
+        found = connection.execute(
+            sa.select(server_mappings).where(server_mappings.c.server_id == server_id)
+        ).mappings()
+        first = found.first()
+        return dict(first) if first is not None else None
+
+
+def find(databases: Databases, server_id: str, *, deleted: bool = False) -> Located:
+    """The server and where it lives. ``deleted``: also when it is deleted.
+
+    :raises NotFound: no such server. :raises DBConnectionError: its cell is down.
+    """
+    for _ in range(_MOVES):
+        where = mapping(databases, server_id)
+        if where is None or (where["deleted"] and not deleted):
+            raise not_found(server_id)
+        database = databases.cell(where["cell_id"])
+        row = get(database, server_id)
+        if row is not None:
+            if row["deleted"] and not deleted:
+                raise not_found(server_id)
+            return Located(database, row)
+        # between the two reads it moved to its cell: the mapping knows by now
+    raise not_found(server_id)
+
+
+def get(database: Database, server_id: str) -> Row | None:
+    """The row in this database, or None."""
+    servers = table(database)
+    with database.read() as connection:
+        found = connection.execute(sa.select(servers).where(servers.c.id == server_id)).mappings().first()
+        return dict(found) if found is not None else None
+
+
+def insert(
+    connection: sa.Connection,
+    rows: Sequence[Row],
+    intent_rows: Sequence[intents.Row],
+    tags: Sequence[str] = (),
+) -> None:
+    """Write new servers, not placed yet, with the intents that are to place them.
+
+    ``connection`` is a write transaction on the global database.
+    """
+    connection.execute(sa.insert(global_schema.servers), list(rows))
+    connection.execute(
+        sa.insert(server_mappings),
+        [
+            {
+                "server_id": row["id"],
+                "cell_id": None,
+                "project_id": row["project_id"],
+                "user_id": row["user_id"],
+                "vcpus": row["vcpus"],
+                "memory_mib": row["memory_mib"],
+                "deleted": False,
+                "created_at": row["created_at"],
+            }
+            for row in rows
+        ],
+    )
+    members = [
+        {"group_id": row["server_group_id"], "server_id": row["id"]} for row in rows if row["server_group_id"]
+    ]
+    if members:
+        connection.execute(sa.insert(server_group_members), members)
+    if tags:
+        connection.execute(
+            sa.insert(global_schema.server_tags),
+            [{"server_id": row["id"], "tag": tag} for row in rows for tag in tags],
+        )
+    intents.insert(connection, global_schema.intents, intent_rows)
+
+
+def change(connection: sa.Connection, database: Database, row: Row, values: Mapping[str, Any]) -> Row:
+    """Change a server that still is as ``row`` says; returns the new row.
+
+    :raises StaleGeneration: someone else changed it, or it moved to its cell.
+    """
+    servers = table(database)
+    new = {**values, "generation": row["generation"] + 1, "updated_at": now()}
+    changed = connection.execute(
+        sa.update(servers)
+        .where(servers.c.id == row["id"], servers.c.generation == row["generation"])
+        .values(**new)
+    ).rowcount
+    if changed != 1:
+        raise StaleGeneration("The server was changed by another request meanwhile. Try again.")
+    return {**row, **new}
+
+
+def still_here(connection: sa.Connection, server_id: str) -> bool:
+    """Does the mapping say that the server has not moved to a cell? (global transaction)"""
+    statement = sa.select(server_mappings.c.cell_id).where(server_mappings.c.server_id == server_id)
+    if connection.dialect.name != "sqlite":
+        # who turns the mapping waits for us, or we for them: a change is never written to the copy left behind
+        statement = statement.with_for_update()
+    found = connection.execute(statement).first()
+    return found is not None and found[0] is None
+
+
+def delete_unplaced(connection: sa.Connection, database: Database, row: Row, record: intents.Row) -> str:
+    """Delete a server that lives in the global database (write transaction there).
+
+    Returns "deleted" (done, with ``record`` as the action's record), "asked" (a
+    scheduler is placing it now and has been asked to delete it instead) or
+    "moved" (it lives in a cell by now).
+    """
+    if not still_here(connection, row["id"]):
+        return "moved"
+    table_ = global_schema.intents
+    moment = now()
+    of_server = sa.and_(table_.c.resource_id == row["id"], table_.c.kind == "server.create")
+    cancelled = connection.execute(
+        sa.update(table_)
+        .where(of_server, table_.c.state == IntentState.WAITING.value)
+        .values(
+            state=IntentState.CANCELLED.value,
+            exclusive_key=None,
+            cancel_requested=True,
+            finished_at=moment,
+            updated_at=moment,
+        )
+    ).rowcount
+    if not cancelled:
+        asked = connection.execute(
+            sa.update(table_)
+            .where(of_server, table_.c.state.in_([IntentState.RUNNING.value, IntentState.ENDING.value]))
+            .values(cancel_requested=True, updated_at=moment)
+        ).rowcount
+        if asked:
+            change(connection, database, row, {"task_state": "deleting"})
+            return "asked"
+    end_unplaced(connection, row["id"])
+    connection.execute(sa.insert(table_), [record])
+    return "deleted"
+
+
+def end_unplaced(connection: sa.Connection, server_id: str) -> None:
+    """Mark a server of the global database deleted (write transaction there)."""
+    moment = now()
+    servers = global_schema.servers
+    connection.execute(
+        sa.update(servers)
+        .where(servers.c.id == server_id)
+        .values(
+            deleted=1,
+            vm_state=VmState.DELETED,
+            task_state=None,
+            power_state=0,
+            terminated_at=moment,
+            updated_at=moment,
+            generation=servers.c.generation + 1,
+        )
+    )
+    connection.execute(
+        sa.update(server_mappings).where(server_mappings.c.server_id == server_id).values(deleted=True)
+    )
+    connection.execute(sa.delete(server_group_members).where(server_group_members.c.server_id == server_id))
+
+
+def hosts_of(databases: Databases, server_ids: Sequence[str]) -> set[str]:
+    """The hosts that these servers are on, as far as they are placed."""
+    if not server_ids:
+        return set()
+    with databases.global_.read() as connection:
+        rows = connection.execute(
+            sa.select(server_mappings.c.cell_id, server_mappings.c.server_id).where(
+                server_mappings.c.server_id.in_(server_ids), server_mappings.c.cell_id.is_not(None)
+            )
+        ).all()
+    hosts: set[str] = set()
+    for cell_id in {row[0] for row in rows}:
+        database = databases.cell(cell_id)
+        servers = table(database)
+        ids = [row[1] for row in rows if row[0] == cell_id]
+        with database.read() as connection:
+            found = connection.execute(sa.select(servers.c.host).where(servers.c.id.in_(ids))).scalars()
+            hosts.update(host for host in found if host)
+    return hosts
+
+
+def tags_of(database: Database, server_ids: Sequence[str]) -> dict[str, list[str]]:
+    """Tags by server, in alphabetical order; one statement."""
+    result: dict[str, list[str]] = {server_id: [] for server_id in server_ids}
+    if server_ids:
+        tags = tags_table(database)
+        with database.read() as connection:
+            for server_id, tag in connection.execute(
+                sa.select(tags.c.server_id, tags.c.tag)
+                .where(tags.c.server_id.in_(server_ids))
+                .order_by(tags.c.server_id, tags.c.tag)
+            ):
+                result[server_id].append(tag)
+    return result
+
+
+def groups_of(databases: Databases, server_id: str) -> list[str]:
+    """Ids of the server groups that a server is in: one at most."""
+    with databases.global_.read() as connection:
+        return list(
+            connection.execute(
+                sa.select(server_group_members.c.group_id).where(
+                    server_group_members.c.server_id == server_id
+                )
+            ).scalars()
+        )
+
+
+def host_states(cell: Database, down_after_s: float) -> dict[str, str]:
+    """host_status of a cell's hosts: UP, UNKNOWN (not seen lately), DOWN (declared so), MAINTENANCE."""
+    table_ = cell_schema.services
+    oldest = now() - datetime.timedelta(seconds=down_after_s)
+    states = {}
+    with cell.read() as connection:
+        rows = connection.execute(
+            sa.select(table_.c.host, table_.c.disabled, table_.c.forced_down, table_.c.last_seen_at).where(
+                table_.c.binary == "nova-compute"
+            )
+        )
+        for host, disabled, forced_down, seen in rows:
+            if forced_down:
+                states[host] = "DOWN"
+            elif seen is None or seen < oldest:
+                states[host] = "UNKNOWN"
+            else:
+                states[host] = "MAINTENANCE" if disabled else "UP"
+    return states
