@@ -46,7 +46,9 @@ class Messaging:
         self.conf = conf
         oslo_messaging.set_transport_defaults(EXCHANGE)
         _register_library_options(conf)
-        self.transport = oslo_messaging.get_rpc_transport(conf, url=url)
+        self.transport = oslo_messaging.get_rpc_transport(
+            conf, url=url, allowed_remote_exmods=["core.errors"]
+        )
         self._serializer = ContextSerializer()
 
     def client(self, topic: str, timeout_s: float | None = None) -> Any:
