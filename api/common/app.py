@@ -223,6 +223,8 @@ class RequestEnvelope:
         environ[_CONTENT_TYPE] = environ.get("CONTENT_TYPE", "")
         if environ[_CONTENT_TYPE].startswith(("application/x-www-form-urlencoded", "multipart/")):
             environ["CONTENT_TYPE"] = "application/octet-stream"
+        # pecan would negotiate among content types that its one controller does not declare
+        environ.pop("HTTP_ACCEPT", None)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             headers = [*headers, *((name, request_id) for name in self._api.request_id_headers)]

@@ -158,3 +158,11 @@ def test_an_unexpected_error_says_nothing_of_its_inside(client: webtest.TestApp)
     answer = client.get("/v2.1/broken", headers=READER, status=500)
     assert "secret" not in answer.text
     assert answer.json["computeFault"]["code"] == 500
+
+
+@pytest.mark.parametrize(
+    "accept", ["application/json", "text/html,application/xml;q=0.9", "image/png", "nonsense"]
+)
+def test_any_accept_header_gets_json(client: webtest.TestApp, accept: str) -> None:
+    answer = client.get("/v2.1/things/7", headers={**READER, "Accept": accept})
+    assert answer.content_type == "application/json"
