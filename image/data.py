@@ -1,0 +1,232 @@
+"""Image data between clients, stores and rows: upload, download, removal.
+
+The order of an upload, and what a crash after each point leaves:
+
+1. rows: image saving, location saving with a lease: the janitor ends it later
+2. the object in the store: the same, the location names it
+3. rows: image active, location active: done
+
+The order of a removal: the rows say "deleted" in the transaction that deletes the
+image; then the object goes, then the location's row.  Both are harmless to repeat,
+so the janitor needs no more than the rows.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+
+from oslo_config import cfg
+
+from core.errors import HaneulError, NotFound
+from db import image_uploads
+from db.images import Image
+from db.sessions import Databases, retrying
+from image import stores, transfer
+from image.drivers.base import Store
+from image.inspect import ContentMismatch, Inspection, Verdict
+from image.limits import Limits
+from image.transfer import Readable, Received
+
+LOG = logging.getLogger(__name__)
+GROUP = "image"
+OPTS = [
+    cfg.BoolOpt(
+        "require_image_format_match",
+        default=True,
+        help="Uploads must be what disk_format says. Unsafe content is refused in any case.",
+    ),
+    cfg.ListOpt(
+        "gpt_safety_checks_nonfatal",
+        default=[],
+        help="Checks of a partition table that only warn: mbr.",
+    ),
+    cfg.IntOpt(
+        "upload_lease",
+        default=120,
+        min=6,
+        help="Seconds after which an upload that nobody feeds any more is given up. An upload renews it.",
+    ),
+]
+
+
+def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    return [(GROUP, OPTS)]
+
+
+class Gone(HaneulError):
+    """The image was deleted, or its upload taken away, while data still came."""
+
+    code = "haneul.image.gone"
+    http_status = 410
+
+
+class ImageData:
+    """Made once per process; used by the API's threads and by the janitor."""
+
+    def __init__(self, conf: cfg.ConfigOpts, databases: Databases) -> None:
+        conf.register_opts(OPTS, group=GROUP)
+        self._options = conf[GROUP]
+        self._db = databases.global_
+        self.stores = stores.Stores(conf)
+        self.limits = Limits(conf)
+
+    # -- upload ----------------------------------------------------------------
+
+    def upload(
+        self, image: Image, body: Readable, declared: int | None, store_id: str | None = None
+    ) -> Received:
+        """Take an image's data; afterwards it is active, or queued as if nothing had been.
+
+        ``declared``: the announced bytes, None if unknown.
+        :raises Conflict: the image is not queued. :raises TooLarge: over a limit.
+        :raises ContentMismatch: not what disk_format says, or unsafe. :raises Gone:
+        """
+        store = self.stores.get(store_id or self.stores.default)
+        upload_id = str(uuid.uuid4())
+        name = f"{image['id']}.{upload_id[:8]}"
+        room = self._begin(image, upload_id, store, name)
+        try:
+            inspection = Inspection()
+            received = transfer.receive(
+                body,
+                store,
+                name,
+                limit=room,
+                declared=declared,
+                inspection=inspection,
+                progress=self._keeper(image["id"], upload_id),
+            )
+            verdict = self._judge(image, inspection, received)
+            self._finish(image, upload_id, received, verdict)
+        except BaseException:
+            self._fail(image["id"], upload_id)
+            raise
+        return received
+
+    def _begin(self, image: Image, upload_id: str, store: Store, name: str) -> int:
+        @retrying
+        def begin() -> int:
+            with self._db.write() as connection:
+                image_uploads.begin(
+                    connection, image, upload_id, store.store_id, name, self._options.upload_lease
+                )
+                self.limits.check_uploading(connection, image["owner"])
+                return self.limits.room(connection, image["owner"])
+
+        return begin()
+
+    def _keeper(self, image_id: str, upload_id: str) -> Callable[[int], None]:
+        """Renews the lease three times within its length."""
+        every = self._options.upload_lease / 3
+        renewed = time.monotonic()
+
+        def progress(_size: int) -> None:
+            nonlocal renewed
+            if time.monotonic() - renewed < every:
+                return
+            renewed = time.monotonic()
+            with self._db.write() as connection:
+                if not image_uploads.renew(connection, image_id, upload_id, self._options.upload_lease):
+                    raise Gone(f"Image {image_id} was deleted during the upload.")
+
+        return progress
+
+    def _judge(self, image: Image, inspection: Inspection, received: Received) -> Verdict:
+        container = image["container_format"] if self._options.require_image_format_match else "any"
+        try:
+            return inspection.verdict(
+                image["disk_format"], container, self._options.gpt_safety_checks_nonfatal
+            )
+        except ContentMismatch as error:
+            LOG.warning("image %s refused after %d bytes: %s", image["id"], received.size, error.message)
+            raise
+
+    def _finish(self, image: Image, upload_id: str, received: Received, verdict: Verdict) -> None:
+        @retrying
+        def finish() -> bool:
+            with self._db.write() as connection:
+                self.limits.check_size(connection, image["owner"], received.size)
+                return image_uploads.finish(
+                    connection,
+                    image["id"],
+                    upload_id,
+                    {
+                        "size": received.size,
+                        "virtual_size": verdict.virtual_size if image["container_format"] == "bare" else None,
+                        "checksum": received.checksum,
+                        "os_hash_algo": received.hash_algo,
+                        "os_hash_value": received.hash_value,
+                    },
+                )
+
+        if not finish():
+            raise Gone(f"Image {image['id']} was deleted during the upload.")
+
+    def _fail(self, image_id: str, upload_id: str) -> None:
+        """Back to queued. What goes wrong here is the janitor's: the first error is the one to tell."""
+        try:
+            self.end_failed(image_id, upload_id)
+            self.remove(image_id)
+        except Exception as error:  # noqa: BLE001 - logged; the caller raises the cause
+            LOG.warning("upload %s of image %s is left to the janitor: %s", upload_id, image_id, error)
+
+    def end_failed(self, image_id: str, upload_id: str) -> None:
+        """The rows of an upload that failed or was abandoned."""
+
+        @retrying
+        def fail() -> None:
+            with self._db.write() as connection:
+                image_uploads.fail(connection, image_id, upload_id)
+
+        fail()
+
+    # -- download --------------------------------------------------------------
+
+    def open(
+        self, image: Image, offset: int = 0, length: int | None = None, prefer: Sequence[str] = ()
+    ) -> Iterator[bytes]:
+        """The image's bytes, from the store that is preferred or has the highest weight.
+
+        :raises NotFound: it has none, in no store.
+        """
+
+        def rank(store_id: str) -> tuple[int, int]:
+            place = prefer.index(store_id) if store_id in prefer else len(prefer)
+            return place, -self.stores.configured(store_id).weight
+
+        known = [found for found in image["locations"] if found["store"] in self.stores]
+        for location in sorted(known, key=lambda found: rank(found["store"])):
+            try:
+                return self.stores.get(location["store"]).get(location["name"], offset, length)
+            except NotFound:
+                LOG.error("image %s has no data in store %s", image["id"], location["store"])
+        raise NotFound(f"Image {image['id']} has no data.")
+
+    # -- removal ---------------------------------------------------------------
+
+    def remove(self, image_id: str | None = None) -> int:
+        """Remove the objects whose rows say so (of one image, or of all). Returns how many."""
+        with self._db.read() as connection:
+            waiting = image_uploads.to_remove(connection, image_id)
+        done = 0
+        for location in waiting:
+            if location["store"] not in self.stores:
+                LOG.warning("store %s is not configured here: its data stays", location["store"])
+                continue
+            self.stores.get(location["store"]).delete(location["name"])
+            with self._db.write() as connection:
+                image_uploads.forget(connection, location["id"])
+            done += 1
+        return done
+
+    def sweep(self) -> int:
+        """End abandoned uploads and remove what is to be removed. Harmless at any time, anywhere."""
+        with self._db.read() as connection:
+            lost = image_uploads.abandoned(connection)
+        for location in lost:
+            LOG.warning("upload %s of image %s was abandoned", location["id"], location["image_id"])
+            self.end_failed(location["image_id"], location["id"])
+        return len(lost) + self.remove()
