@@ -32,7 +32,7 @@ from image.transfer import Readable, Received
 
 LOG = logging.getLogger(__name__)
 GROUP = "image"
-OPTS = [
+OPTS: list[cfg.Opt] = [
     cfg.BoolOpt(
         "require_image_format_match",
         default=True,

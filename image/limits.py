@@ -19,7 +19,7 @@ from db.quotas import lock
 GROUP = "image"
 MIB = 1 << 20
 RESOURCES = ("image_size_total", "image_stage_total", "image_count_total", "image_count_uploading")
-OPTS = [
+OPTS: list[cfg.Opt] = [
     cfg.IntOpt("image_size_cap", default=1 << 40, min=1, help="Most bytes of one image."),
     cfg.StrOpt(
         "user_storage_quota",

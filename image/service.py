@@ -18,7 +18,7 @@ from lifecycle.roles import Role
 
 LOG = logging.getLogger(__name__)
 GROUP = "image"
-OPTS = [
+OPTS: list[cfg.Opt] = [
     cfg.IntOpt("janitor_interval", default=30, min=1, help="Seconds between two rounds of the janitor."),
 ]
 

@@ -21,7 +21,7 @@ from image.drivers import file
 from image.drivers.base import Store
 
 GROUP = "image"
-OPTS = [
+OPTS: list[cfg.Opt] = [
     cfg.DictOpt("stores", default={"file": "file"}, help="Stores: id:kind, …. Kinds: file."),
     cfg.StrOpt("default_store", help="Where data goes when nobody says where; default: the first store."),
 ]

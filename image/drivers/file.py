@@ -25,7 +25,7 @@ CHUNK = 1 << 20
 FLUSH_EVERY = 64 << 20
 _ZEROS = bytes(CHUNK)
 
-OPTS = [
+OPTS: list[cfg.Opt] = [
     cfg.StrOpt("datadir", help="Folder of a file store; default: images below [DEFAULT]state_path."),
     cfg.BoolOpt("fsync", default=True, help="Data is on disk before an upload is answered."),
     cfg.BoolOpt(
