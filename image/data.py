@@ -222,6 +222,13 @@ class ImageData:
             done += 1
         return done
 
+    def remove_soon(self, image_id: str) -> None:
+        """Remove a deleted image's objects now if that works; the rows keep it for the janitor if not."""
+        try:
+            self.remove(image_id)
+        except Exception as error:  # noqa: BLE001 - the image is deleted; its data follows later
+            LOG.warning("data of image %s is left to the janitor: %s", image_id, error)
+
     def sweep(self) -> int:
         """End abandoned uploads and remove what is to be removed. Harmless at any time, anywhere."""
         with self._db.read() as connection:

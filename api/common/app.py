@@ -35,7 +35,7 @@ LOG = logging.getLogger(__name__)
 ACCESS = logging.getLogger("api.access")
 _REQUEST_ID = "haneul.request_id"
 _OPERATION = "haneul.operation"
-_CONTENT_TYPE = "haneul.content_type"
+CONTENT_TYPE = "haneul.content_type"
 
 
 class Api:
@@ -43,7 +43,8 @@ class Api:
 
     ``prefix`` ("v2.1") is the first path segment below which the operations live;
     operations whose path starts with "//" live at the root.  ``project_prefix``:
-    ``/v2.1/{project_id}/servers`` is served like ``/v2.1/servers``.
+    ``/v2.1/{project_id}/servers`` is served like ``/v2.1/servers``.  ``strict_slash``:
+    ``/v2/images/`` is not ``/v2/images``, but an image without an id.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Api:
         fault_format: faults.FaultFormat = faults.compute_format,
         max_body_bytes: int = 1024 * 1024,
         project_prefix: bool = False,
+        strict_slash: bool = False,
         request_id_headers: tuple[str, ...] = ("x-openstack-request-id",),
     ) -> None:
         self.name = name
@@ -66,6 +68,7 @@ class Api:
         self.fault_format = fault_format
         self.max_body_bytes = max_body_bytes
         self.project_prefix = project_prefix
+        self.strict_slash = strict_slash
         self.request_id_headers = request_id_headers
         self.operations = [found for controller in controllers for found in controller.operations()]
         self._root = Router(found for found in self.operations if found.path.startswith("//"))
@@ -94,6 +97,8 @@ class Api:
         self, request: webob.Request, context: RequestContext
     ) -> tuple[list[Operation], dict[str, str]]:
         segments = [part for part in request.path_info.split("/") if part]
+        if self.strict_slash and len(segments) > 1 and request.path_info.endswith("/"):
+            raise NotFound("The resource could not be found.")
         if segments and segments[0] in self.prefixes:
             rest = segments[1:]
             if self.project_prefix and rest and not self._router.knows(rest[0]):
@@ -126,7 +131,7 @@ class Api:
             body = self._body(request, candidates)
         operation = choose(candidates, version, body)
         request.environ[_OPERATION] = operation.name
-        if operation.policy != NO_POLICY:
+        if operation.policy != NO_POLICY and not operation.late_policy:
             self.services.policy.authorize(context, operation.policy)
         query: dict[str, list[str]] = {}
         if request.query_string:
@@ -148,7 +153,7 @@ class Api:
             return None
         if request.content_length and request.content_length > self.max_body_bytes:
             raise TooLarge(f"Request is too large: at most {self.max_body_bytes} bytes.")
-        content_type = request.environ.get(_CONTENT_TYPE, "").split(";")[0].strip().lower()
+        content_type = request.environ.get(CONTENT_TYPE, "").split(";")[0].strip().lower()
         data = request.body_file.read(self.max_body_bytes + 1) if _has_body(request) else b""
         if len(data) > self.max_body_bytes:
             raise TooLarge(f"Request is too large: at most {self.max_body_bytes} bytes.")
@@ -220,8 +225,11 @@ class RequestEnvelope:
         request_id = f"req-{uuid.uuid4()}"
         environ[_REQUEST_ID] = request_id
         # pecan would parse a form (and so read an upload whole): bodies are ours
-        environ[_CONTENT_TYPE] = environ.get("CONTENT_TYPE", "")
-        if environ[_CONTENT_TYPE].startswith(("application/x-www-form-urlencoded", "multipart/")):
+        environ[CONTENT_TYPE] = environ.get("CONTENT_TYPE", "")
+        # (and webob takes a body without a type for a form)
+        if environ[CONTENT_TYPE].startswith(("application/x-www-form-urlencoded", "multipart/")) or (
+            not environ[CONTENT_TYPE] and environ.get("REQUEST_METHOD") in ("POST", "PUT", "PATCH")
+        ):
             environ["CONTENT_TYPE"] = "application/octet-stream"
         # pecan would negotiate among content types that its one controller does not declare
         environ.pop("HTTP_ACCEPT", None)

@@ -54,14 +54,16 @@ def _describe(found: Operation, path: str) -> dict[str, Any]:
 
 
 def _add_body(described: dict[str, Any], found: Operation) -> None:
-    if found.raw_body and found.method in ("PUT", "POST"):
-        described["requestBody"] = {"content": {"application/octet-stream": {}}}
+    if found.raw_body and not found.body:
+        if found.method in ("PUT", "POST"):
+            described["requestBody"] = {"content": {"application/octet-stream": {}}}
         return
     if not found.body and not found.action:
         return
     schema = dict(found.body[-1][1]) if found.body else {"type": "object", "required": [found.action]}
-    media = described.setdefault("requestBody", {"content": {"application/json": {"schema": {}}}})
-    holder = media["content"]["application/json"]
+    media_type = found.media_types[0]
+    media = described.setdefault("requestBody", {"content": {media_type: {"schema": {}}}})
+    holder = media["content"][media_type]
     if found.action:
         holder["schema"].setdefault("oneOf", []).append(schema)
     else:

@@ -51,6 +51,11 @@ class Operation:
     raw_body: bool = False
     """The handler reads the body itself (uploads)."""
     optional_body: bool = False
+    media_types: tuple[str, ...] = ("application/json",)
+    """Content types of the body."""
+    late_policy: bool = False
+    """The handler checks the policy itself, against the resource that it has found: who may
+    not see the resource is to get 404 instead of 403."""
     needs_auth: bool = True
     summary: str = ""
     name: str = ""
@@ -92,6 +97,8 @@ def operation(
     response: Schema | None = None,
     raw_body: bool = False,
     optional_body: bool = False,
+    media_types: tuple[str, ...] = ("application/json",),
+    late_policy: bool = False,
     needs_auth: bool = True,
 ) -> Callable[[F], F]:
     """Mark a controller's method as the handler of a call; may be stacked."""
@@ -110,6 +117,8 @@ def operation(
             response=response,
             raw_body=raw_body,
             optional_body=optional_body,
+            media_types=media_types,
+            late_policy=late_policy,
             needs_auth=needs_auth,
             summary=(function.__doc__ or "").strip().split("\n")[0],
             name=function.__qualname__,

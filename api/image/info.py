@@ -1,0 +1,97 @@
+"""What this service offers: stores, import methods, usage; and the locations of data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.common.app import project_of
+from api.common.operations import NO_POLICY, Call, Controller, operation
+from api.image.common import find, permit
+from api.image.services import ImageServices
+from api.image.views import location_url
+from core.errors import Conflict, Forbidden, NotFound
+
+
+class InfoController(Controller):
+    """/v2/info, /v2/stores and locations."""
+
+    services: ImageServices
+
+    @operation("GET", "/info/import", policy=NO_POLICY)
+    def import_methods(self, call: Call) -> dict[str, Any]:
+        """List import methods; there are none, data is uploaded."""
+        return {"import-methods": {"description": "Import methods available.", "type": "array", "value": []}}
+
+    @operation("GET", "/info/stores", policy=NO_POLICY)
+    def stores(self, call: Call) -> dict[str, Any]:
+        """List the stores."""
+        return {"stores": [self._store(store_id) for store_id in self.services.data.stores.ids()]}
+
+    @operation("GET", "/info/stores/detail", policy="stores_info_detail")
+    def stores_detail(self, call: Call) -> dict[str, Any]:
+        """List the stores with their properties."""
+        found = []
+        for store_id in self.services.data.stores.ids():
+            configured = self.services.data.stores.configured(store_id)
+            found.append(
+                {
+                    **self._store(store_id),
+                    "type": configured.store.kind,
+                    "weight": configured.weight,
+                    "properties": configured.store.properties(),
+                }
+            )
+        return {"stores": found}
+
+    def _store(self, store_id: str) -> dict[str, Any]:
+        stores = self.services.data.stores
+        shown = {"id": store_id}
+        if description := stores.configured(store_id).description:
+            shown["description"] = description
+        if store_id == stores.default:
+            shown["default"] = "true"
+        return shown
+
+    @operation("GET", "/info/usage", policy=NO_POLICY)
+    def usage(self, call: Call) -> dict[str, Any]:
+        """Show the project's limits and what it uses of them."""
+        with self.services.databases.global_.read() as connection:
+            return {"usage": self.services.limits.usage(connection, project_of(call.context))}
+
+    @operation("GET", "/images/{image_id}/locations", policy="fetch_image_location", late_policy=True)
+    def locations(self, call: Call) -> list[dict[str, Any]]:
+        """List where the data of an image is; for services."""
+        with self.services.databases.global_.read() as connection:
+            image = find(call, connection)
+        permit(call, image)
+        stores = self.services.data.stores
+        return [
+            {"url": url, "metadata": found["metadata"]}
+            for found in image["locations"]
+            if (url := location_url(found, stores)) is not None
+        ]
+
+    @operation(
+        "DELETE",
+        "/stores/{store_id}/{image_id}",
+        policy="delete_image_location",
+        late_policy=True,
+        status=204,
+    )
+    def delete_from_store(self, call: Call) -> None:
+        """Remove the data of an image from one of the stores that have it."""
+        store_id = call.params["store_id"]
+        if store_id not in self.services.data.stores:
+            raise Conflict(f"The selected store {store_id} is not available on this node.")
+        with self.services.databases.global_.read() as connection:
+            image = find(call, connection)
+        permit(call, image, "get_image_location")
+        permit(call, image)
+        if image["status"] != "active":
+            raise Conflict("It's not allowed to remove image data from store if image status is not 'active'")
+        if store_id not in [found["store"] for found in image["locations"]]:
+            raise NotFound(f"Image {image['id']} is not stored in store {store_id}.")
+        # data gets into a second store by import only, which there is not
+        raise Forbidden(
+            "Cannot delete image data from the only store containing it. Consider deleting the image instead."
+        )
