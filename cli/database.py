@@ -60,9 +60,7 @@ def upgrade_all(databases: Any, say: Callable[[str], None]) -> None:
     from db import cells, migrate
 
     migrate.upgrade(databases.global_.engine, "global")
-    first = databases._conf.database.cell_connection
-    if first and not cells.list_cells(databases.global_):
-        cells.create_cell(databases.global_, "cell1", first)
+    cells.ensure_first(databases.global_, databases._conf.database.cell_connection)
     say("global database")
     for row in databases.cell_rows(refresh=True):
         migrate.upgrade(databases.cell(row["id"]).engine, "cell")

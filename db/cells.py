@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -40,3 +41,10 @@ def create_cell(
     except db_exc.DBDuplicateEntry as failure:
         raise Conflict(f"there is a cell {name!r} already", cause=failure) from failure
     return row
+
+
+def ensure_first(database: Database, database_connection: str | None) -> None:
+    """Name the first cell if there is none yet: ``[database]cell_connection``, or none if that is not set."""
+    if database_connection and not list_cells(database):
+        with contextlib.suppress(Conflict):  # another process did it at the same moment
+            create_cell(database, "cell1", database_connection)

@@ -19,7 +19,7 @@ from conductor import service as conductor_service
 from core import config
 from core.context import RequestContext
 from core.messaging import Messaging
-from db import cell_schema, global_schema, sessions
+from db import cell_schema, cells, global_schema, migrate, sessions
 from db import intents as db_intents
 from db.types import now
 from lifecycle.rpc import ConductorClient, SchedulerClient
@@ -82,17 +82,11 @@ class Cloud:
 
     def _create_databases(self) -> sessions.Databases:
         databases = sessions.Databases(self.conf)
-        global_schema.global_metadata.create_all(databases.global_.engine)
+        migrate.upgrade(databases.global_.engine, "global")
         cell_engine = sessions.make_engine(self.cell_connection)
-        cell_schema.cell_metadata.create_all(cell_engine)
+        migrate.upgrade(cell_engine, "cell")
         cell_engine.dispose()
-        with databases.global_.write() as connection:
-            if connection.execute(sa.select(global_schema.cells)).first() is None:
-                connection.execute(
-                    sa.insert(global_schema.cells).values(
-                        uuid=str(uuid.uuid4()), name="cell1", database_connection=self.cell_connection
-                    )
-                )
+        cells.ensure_first(databases.global_, self.cell_connection)
         return databases
 
     def start(self, *roles: str) -> None:
