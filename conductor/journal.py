@@ -230,6 +230,7 @@ class Journal:
             values.update(error=report["error"], lease_until=moment + self._lease)
         elif type_ == "done":
             values.update(self._ended(IntentState.DONE, moment, None))
+            values.update(without_secrets(row["arguments"]))
         elif type_ == "retry":
             values.update(self._retried(row, report["error"], moment))
         else:
@@ -333,7 +334,7 @@ class Journal:
             }
         else:
             state = IntentState.CANCELLED if cancelled else IntentState.FAILED
-            values = self._ended(state, moment, error)
+            values = {**self._ended(state, moment, error), **without_secrets(row["arguments"])}
         with self._cell.write() as connection:
             done = connection.execute(
                 sa.update(intents)
@@ -462,6 +463,14 @@ def end_server(
         .where(table.c.id == row["resource_id"])
         .values(generation=table.c.generation + 1, **values)
     )
+
+
+def without_secrets(arguments: Row) -> Row:
+    """{"arguments": …} without the password that only the build needed; {} if there was none."""
+    guest = arguments.get("guest")
+    if not isinstance(guest, dict) or not guest.get("admin_password"):
+        return {}
+    return {"arguments": {**arguments, "guest": {**guest, "admin_password": None}}}
 
 
 def message_of(row: Row) -> Row:

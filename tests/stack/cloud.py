@@ -115,7 +115,15 @@ class Cloud:
         with self.databases.global_.read() as connection:
             return sorted(connection.execute(sa.select(global_schema.providers.c.host)).scalars())
 
-    def create(self, *, vcpus: int = 1, memory_mib: int = 64, ring: bool = True, **arguments: Any) -> str:
+    def create(
+        self,
+        *,
+        vcpus: int = 1,
+        memory_mib: int = 64,
+        ring: bool = True,
+        admin_password: str | None = None,
+        **arguments: Any,
+    ) -> str:
         """Write a server and its intent as the API does; returns the server's id."""
         server_id, moment = str(uuid.uuid4()), now()
         guest = {
@@ -137,7 +145,7 @@ class Cloud:
             "user_data": None,
             "key_name": None,
             "public_key": None,
-            "admin_password": None,
+            "admin_password": admin_password,
             "availability_zone": "",
             "created_at": moment.isoformat(),
         }

@@ -67,3 +67,10 @@ def test_nothing_is_left_on_the_hosts(cloud: Cloud) -> None:
         cloud.wait_state(server_id, "deleted")
     agents = next(role for role in cloud.roles if role.name == "compute").agents
     wait_for(lambda: all(not agent.driver.guests() for agent in agents), "no guests left")
+
+
+def test_the_password_is_forgotten_once_the_server_is_built(cloud: Cloud) -> None:
+    server_id = cloud.create(ring=False, admin_password="s3cret")
+    cloud.wait_state(server_id, "active")
+    (intent,) = cloud.intents(server_id)
+    assert intent["arguments"]["guest"]["admin_password"] is None
