@@ -69,6 +69,7 @@ def servers_table(metadata: sa.MetaData) -> sa.Table:
         sa.Index("ix_servers_host", "host", "deleted"),
         sa.Index("ix_servers_updated_at", "updated_at"),
         sa.Index("ix_servers_name", "name"),
+        sa.Index("ix_servers_usage", "project_id", "launched_at"),
         sa.Index("ix_servers_reservation_id", "reservation_id"),
         **table_options(),
     )

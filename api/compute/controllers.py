@@ -5,19 +5,27 @@ from __future__ import annotations
 from api.common.operations import Controller
 from api.compute.aggregates import AggregatesController
 from api.compute.availability_zones import AvailabilityZonesController
+from api.compute.console_auth_tokens import ConsoleAuthTokensController
+from api.compute.extensions import ExtensionsController
+from api.compute.external_events import ExternalEventsController
 from api.compute.flavor_access import FlavorAccessController
 from api.compute.flavor_extra_specs import FlavorExtraSpecsController
 from api.compute.flavors import FlavorsController
+from api.compute.gone import GoneController
 from api.compute.hosts import HostsController
 from api.compute.hypervisors import HypervisorsController
+from api.compute.images import ImageMetadataController, ImagesController
 from api.compute.keypairs import KeypairsController
 from api.compute.limits import LimitsController
+from api.compute.migrations import MigrationsController
 from api.compute.os_services import OsServicesController
 from api.compute.quota_class_sets import QuotaClassSetsController
 from api.compute.quota_sets import QuotaSetsController
 from api.compute.server_groups import ServerGroupsController
 from api.compute.servers import ServersController
 from api.compute.services import ComputeServices
+from api.compute.usage import UsageController
+from api.compute.usage_audit_log import UsageAuditLogController
 from api.compute.versions import VersionsController
 
 CONTROLLERS: tuple[type[Controller], ...] = (
@@ -36,6 +44,15 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     ServerGroupsController,
     HostsController,
     ServersController,
+    UsageController,
+    UsageAuditLogController,
+    MigrationsController,
+    ExternalEventsController,
+    ConsoleAuthTokensController,
+    ExtensionsController,
+    ImagesController,
+    ImageMetadataController,
+    GoneController,
 )
 
 

@@ -9,6 +9,7 @@ from api.common.server import server_opts
 from api.compute import server_create
 from api.compute.doorbells import Doorbells
 from api.compute.image_client import ImageClient
+from api.compute.image_proxy import ImageProxy
 from api.compute.policies import all_rules
 from core.policy import Policy
 from db.quotas import Quotas
@@ -48,6 +49,7 @@ class ComputeServices:
         self.policy = Policy(conf, all_rules())
         self.doorbells = Doorbells(conf, self.databases)
         self.images = ImageClient(conf)
+        self.image_proxy = ImageProxy(conf)
         self.auth_uri = conf.keystone_authtoken.www_authenticate_uri or ""
 
     def close(self) -> None:

@@ -35,7 +35,8 @@ def test_every_policy_is_registered_and_every_body_has_a_schema(services: Comput
     bodies = []
     for found in make_api(services).operations:
         assert found.policy in known, found
-        if (found.method in ("POST", "PUT") or found.action) and not found.body:
+        gone = found.status == 410
+        if not gone and (found.method in ("POST", "PUT") or found.action) and not found.body:
             bodies.append(found)
     assert bodies == []
 

@@ -1,0 +1,94 @@
+"""os-server-external-events: network, volume and bare metal tell what has become of a server's parts.
+
+An intent's steps ask the other services themselves and do not wait for these, so an
+event is checked, answered with what upstream answers, and written to the log.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import sqlalchemy as sa
+
+from api.common import validation as v
+from api.common.operations import Call, Controller, operation
+from core.errors import NotFound
+from db.global_schema import server_mappings
+
+LOG = logging.getLogger(__name__)
+_NAMES = ["network-changed", "network-vif-plugged", "network-vif-unplugged", "network-vif-deleted"]
+_SINCE: tuple[tuple[str, list[str]], ...] = (
+    ("2.1", []),
+    ("2.51", ["volume-extended"]),
+    ("2.76", ["power-update"]),
+    ("2.82", ["accelerator-request-bound"]),
+    ("2.93", ["volume-reimaged"]),
+)
+
+
+def _schemas() -> tuple[tuple[str, dict[str, Any]], ...]:
+    names, result = list(_NAMES), []
+    for since, more in _SINCE:
+        names = [*names, *more]
+        event = v.obj(
+            {
+                "server_uuid": v.UUID,
+                "name": {"enum": names},
+                "status": {"enum": ["failed", "completed", "in-progress"]},
+                "tag": {"type": "string", "minLength": 1, "maxLength": 255},
+            },
+            ["server_uuid", "name"],
+        )
+        events = {"type": "array", "items": event, "minItems": 1, "maxItems": 1000}
+        result.append((since, v.obj({"events": events}, ["events"])))
+    return tuple(result)
+
+
+CREATE = _schemas()
+
+
+class ExternalEventsController(Controller):
+    """Create."""
+
+    @operation(
+        "POST",
+        "/os-server-external-events",
+        policy="os_compute_api:os-server-external-events:create",
+        body=CREATE,
+    )
+    def create(self, call: Call) -> dict[str, Any]:
+        """Take note of events that concern servers."""
+        events = call.body["events"]
+        cells = self._cells(sorted({event["server_uuid"] for event in events}))
+        answers, codes = [], set()
+        for event in events:
+            code = self._code(event, cells)
+            status = event.get("status", "completed") if code == 200 else "failed"
+            answers.append({**event, "status": status, "code": code})
+            codes.add(code)
+            LOG.info("event %s for server %s: %s", event["name"], event["server_uuid"], code)
+        if codes == {404}:
+            raise NotFound("No instances found for any event")
+        if codes != {200}:
+            call.response.status = 207
+        return {"events": answers}
+
+    def _cells(self, server_ids: list[str]) -> dict[str, int | None]:
+        """{server: its cell} of those that exist; None: it has no host yet."""
+        mapping = server_mappings.c
+        statement = sa.select(mapping.server_id, mapping.cell_id).where(
+            mapping.server_id.in_(server_ids), mapping.deleted.is_(False)
+        )
+        with self.services.databases.global_.read() as connection:
+            return {row[0]: row[1] for row in connection.execute(statement)}
+
+    def _code(self, event: dict[str, Any], cells: dict[str, int | None]) -> int:
+        """200, 404: no such server, 422: it has no host yet, 400: the tag is not one of this event's."""
+        if event["server_uuid"] not in cells:
+            return 404
+        if cells[event["server_uuid"]] is None:
+            return 422
+        if event["name"] == "power-update" and event.get("tag") not in ("POWER_ON", "POWER_OFF"):
+            return 400
+        return 200
