@@ -36,6 +36,22 @@ ROLES = {
     "compute": "compute.service:make_role",
 }
 RETRY_S = 5.0
+METRICS_GROUP = "metrics"
+
+
+def list_opts() -> list[tuple[str, list[Any]]]:
+    """Options of the metrics listener; every process that serves roles has one."""
+    from oslo_config import cfg
+
+    return [
+        (
+            METRICS_GROUP,
+            [
+                cfg.HostAddressOpt("listen", default="127.0.0.1", help="Address of GET /metrics."),
+                cfg.PortOpt("port", help="Port of GET /metrics, for Prometheus; none: not served."),
+            ],
+        )
+    ]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,6 +103,7 @@ def _launch(names: list[str], files: list[Path]) -> int:
     conf = config.load(files)
     logs.setup(conf, "haneul")
     conf.register_opts(OPTS, group=GROUP)
+    config.register(conf, list_opts())
     if "all" in names:
         names = [name for name in ROLES if name != "identity" or conf.identity.embedded]
     launcher = oslo_service.launch(conf, make_service(conf, names), workers=1)
@@ -126,9 +143,20 @@ def make_service(conf: Any, names: list[str]) -> Any:
             self.lock = threading.Lock()
 
         def start(self) -> None:
+            self.serve_metrics()
             waiting = [name for name in names if not self.try_start(name)]
             if waiting:
                 threading.Thread(target=self.retry, args=(waiting,), daemon=True, name="retry").start()
+
+        def serve_metrics(self) -> None:
+            if not conf.metrics.port:
+                return
+            from prometheus_client import start_http_server
+
+            try:
+                start_http_server(conf.metrics.port, conf.metrics.listen)
+            except OSError as failure:
+                log.error("metrics can't be served on port %s: %s", conf.metrics.port, failure)
 
         def try_start(self, name: str) -> bool:
             """Start one role; False, with one line in the log, if it can't be."""
