@@ -42,16 +42,17 @@ class ApiRole(Role):
     ) -> None:
         self.name = name
         self._conf = conf
-        self._options = conf[group]
+        self._group = group
         self._make_app = make_app
         self._server: wsgi.Server | None = None
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        options = self._options
+        application = self._make_app(self._conf)  # registers the group's options
+        options = self._conf[self._group]
         self._server = wsgi.Server(
             (options.listen, options.port),
-            self._make_app(self._conf),
+            application,
             numthreads=options.threads,
             max=options.threads,
             server_name="haneul",

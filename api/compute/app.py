@@ -10,7 +10,7 @@ from api.common import auth
 from api.common.app import Api, make_wsgi
 from api.common.server import ApiRole
 from api.compute.controllers import all_controllers
-from api.compute.services import GROUP, OPTS, ComputeServices
+from api.compute.services import GROUP, ComputeServices
 from api.compute.versions import PREFIX, VERSIONS
 
 
@@ -38,5 +38,4 @@ def make_app(
 
 def make_role(conf: cfg.ConfigOpts) -> ApiRole:
     """This API behind the embedded web server."""
-    conf.register_opts(OPTS, group=GROUP)
     return ApiRole("compute-api", conf, GROUP, make_app)
