@@ -7,7 +7,7 @@ from alembic import op
 
 from db.types import Json, LongText, Time
 
-revision = "0001_89c3edbc"
+revision = "0001_0b7d887a"
 down_revision = None
 branch_labels = None
 depends_on = None
@@ -174,6 +174,9 @@ def upgrade() -> None:
         "ix_servers_reservation_id", "servers", ["reservation_id"], unique=False, if_not_exists=True
     )
     op.create_index("ix_servers_updated_at", "servers", ["updated_at"], unique=False, if_not_exists=True)
+    op.create_index(
+        "ix_servers_usage", "servers", ["project_id", "launched_at"], unique=False, if_not_exists=True
+    )
     op.create_table(
         "services",
         sa.Column("id", sa.Integer(), nullable=False),

@@ -7,7 +7,7 @@ from alembic import op
 
 from db.types import Json, LongText, Time
 
-revision = "0001_638df279"
+revision = "0001_5053d848"
 down_revision = None
 branch_labels = None
 depends_on = None
@@ -131,6 +131,63 @@ def upgrade() -> None:
         mysql_charset="utf8mb4",
         mysql_collate="utf8mb4_bin",
         mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_table(
+        "images",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("owner", sa.String(length=255), nullable=True, comment="project id"),
+        sa.Column("name", sa.String(length=255), nullable=True),
+        sa.Column("status", sa.String(length=32), nullable=False),
+        sa.Column("visibility", sa.String(length=16), nullable=False),
+        sa.Column("container_format", sa.String(length=32), nullable=True),
+        sa.Column("disk_format", sa.String(length=32), nullable=True),
+        sa.Column("size", sa.BigInteger(), nullable=True, comment="bytes"),
+        sa.Column("virtual_size", sa.BigInteger(), nullable=True, comment="bytes"),
+        sa.Column("min_ram", sa.Integer(), nullable=False, comment="MiB"),
+        sa.Column("min_disk", sa.Integer(), nullable=False, comment="GiB"),
+        sa.Column("protected", sa.Boolean(), nullable=False),
+        sa.Column("os_hidden", sa.Boolean(), nullable=False),
+        sa.Column("checksum", sa.String(length=32), nullable=True, comment="md5"),
+        sa.Column("os_hash_algo", sa.String(length=64), nullable=True),
+        sa.Column("os_hash_value", sa.String(length=128), nullable=True),
+        sa.Column(
+            "upload_id",
+            sa.String(length=36),
+            nullable=True,
+            comment="the upload that may still end; fences older ones",
+        ),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("deleted", sa.Boolean(), nullable=False),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=False),
+        sa.Column("deleted_at", Time(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_images")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_images_created_at", "images", ["deleted", "created_at", "id"], unique=False, if_not_exists=True
+    )
+    op.create_index("ix_images_name", "images", ["name", "deleted"], unique=False, if_not_exists=True)
+    op.create_index(
+        "ix_images_owner",
+        "images",
+        ["owner", "deleted", "created_at", "id"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_index("ix_images_status", "images", ["status", "deleted"], unique=False, if_not_exists=True)
+    op.create_index(
+        "ix_images_visibility",
+        "images",
+        ["visibility", "deleted", "created_at", "id"],
+        unique=False,
         if_not_exists=True,
     )
     op.create_table(
@@ -433,6 +490,9 @@ def upgrade() -> None:
         "ix_servers_reservation_id", "servers", ["reservation_id"], unique=False, if_not_exists=True
     )
     op.create_index("ix_servers_updated_at", "servers", ["updated_at"], unique=False, if_not_exists=True)
+    op.create_index(
+        "ix_servers_usage", "servers", ["project_id", "launched_at"], unique=False, if_not_exists=True
+    )
     op.create_table(
         "aggregate_hosts",
         sa.Column("aggregate_id", sa.Integer(), nullable=False),
@@ -494,6 +554,112 @@ def upgrade() -> None:
         mysql_engine="InnoDB",
         if_not_exists=True,
     )
+    op.create_table(
+        "image_locations",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("image_id", sa.String(length=36), nullable=False),
+        sa.Column("store", sa.String(length=64), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("metadata", Json(), nullable=False),
+        sa.Column(
+            "lease_until", Time(), nullable=True, comment="while saving: the sender is alive until then"
+        ),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["image_id"], ["images.id"], name=op.f("fk_image_locations_image_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_image_locations")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_image_locations_image_id",
+        "image_locations",
+        ["image_id", "status"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_image_locations_status",
+        "image_locations",
+        ["status", "lease_until"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_table(
+        "image_members",
+        sa.Column("image_id", sa.String(length=36), nullable=False),
+        sa.Column("member_id", sa.String(length=255), nullable=False, comment="project id"),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["image_id"], ["images.id"], name=op.f("fk_image_members_image_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("image_id", "member_id", name=op.f("pk_image_members")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_image_members_member_id",
+        "image_members",
+        ["member_id", "status", "image_id"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_table(
+        "image_properties",
+        sa.Column("image_id", sa.String(length=36), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("value", LongText, nullable=True),
+        sa.Column("value_key", sa.String(length=255), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["image_id"], ["images.id"], name=op.f("fk_image_properties_image_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("image_id", "name", name=op.f("pk_image_properties")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_image_properties_name",
+        "image_properties",
+        ["name", "value_key", "image_id"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_table(
+        "image_tags",
+        sa.Column("image_id", sa.String(length=36), nullable=False),
+        sa.Column("tag", sa.String(length=255), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["image_id"], ["images.id"], name=op.f("fk_image_tags_image_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("image_id", "tag", name=op.f("pk_image_tags")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index("ix_image_tags_tag", "image_tags", ["tag", "image_id"], unique=False, if_not_exists=True)
     op.create_table(
         "inventories",
         sa.Column("provider_id", sa.Integer(), nullable=False),
