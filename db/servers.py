@@ -16,11 +16,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from core.errors import NotFound, StaleGeneration
+from core.intents import IntentState
 from db import cell_schema, global_schema, intents
 from db.global_schema import server_group_members, server_mappings
 from db.sessions import Database, Databases
 from db.types import now
-from lifecycle.states import IntentState, VmState
 
 Row = dict[str, Any]
 _MOVES = 5
@@ -153,6 +153,21 @@ def change(connection: sa.Connection, database: Database, row: Row, values: Mapp
     return {**row, **new}
 
 
+def touch(connection: sa.Connection, found: Located) -> None:
+    """Mark a server as changed; transactions that do so follow one another.
+
+    :raises NotFound: it is deleted meanwhile.
+    """
+    servers = table(found.database)
+    touched = connection.execute(
+        sa.update(servers)
+        .where(servers.c.id == found.id, servers.c.deleted == 0)
+        .values(updated_at=now(), generation=servers.c.generation + 1)
+    ).rowcount
+    if not touched:
+        raise not_found(found.id)
+
+
 def still_here(connection: sa.Connection, server_id: str) -> bool:
     """Does the mapping say that the server has not moved to a cell? (global transaction)"""
     statement = sa.select(server_mappings.c.cell_id).where(server_mappings.c.server_id == server_id)
@@ -161,6 +176,15 @@ def still_here(connection: sa.Connection, server_id: str) -> bool:
         statement = statement.with_for_update()
     found = connection.execute(statement).first()
     return found is not None and found[0] is None
+
+
+def stay(connection: sa.Connection, found: Located) -> None:
+    """Before a change: the server must still live where it was found (transaction there).
+
+    :raises StaleGeneration: it moved to its cell; look again.
+    """
+    if not found.placed and not still_here(connection, found.id):
+        raise StaleGeneration("The server moved to its cell meanwhile. Try again.")
 
 
 def delete_unplaced(connection: sa.Connection, database: Database, row: Row, record: intents.Row) -> str:
@@ -209,7 +233,7 @@ def end_unplaced(connection: sa.Connection, server_id: str) -> None:
         .where(servers.c.id == server_id)
         .values(
             deleted=1,
-            vm_state=VmState.DELETED,
+            vm_state="deleted",
             task_state=None,
             power_state=0,
             terminated_at=moment,

@@ -15,13 +15,19 @@ from api.compute.gone import GoneController
 from api.compute.hosts import HostsController
 from api.compute.hypervisors import HypervisorsController
 from api.compute.images import ImageMetadataController, ImagesController
+from api.compute.instance_actions import InstanceActionsController
 from api.compute.keypairs import KeypairsController
 from api.compute.limits import LimitsController
 from api.compute.migrations import MigrationsController
 from api.compute.os_services import OsServicesController
 from api.compute.quota_class_sets import QuotaClassSetsController
 from api.compute.quota_sets import QuotaSetsController
+from api.compute.server_actions import ServerActionsController
 from api.compute.server_groups import ServerGroupsController
+from api.compute.server_metadata import ServerMetadataController
+from api.compute.server_parts import ServerPartsController
+from api.compute.server_placement import ServerPlacementController
+from api.compute.server_tags import ServerTagsController
 from api.compute.servers import ServersController
 from api.compute.services import ComputeServices
 from api.compute.usage import UsageController
@@ -53,6 +59,12 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     ImagesController,
     ImageMetadataController,
     GoneController,
+    ServerActionsController,
+    ServerMetadataController,
+    ServerTagsController,
+    InstanceActionsController,
+    ServerPartsController,
+    ServerPlacementController,
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from api.common.operations import Call
@@ -51,6 +51,13 @@ def refuse_unplaced(found: Located) -> None:
         raise Conflict(f"Instance {found.id} is not ready")
 
 
+Arguments = Callable[[Call, Located], Mapping[str, Any]]
+
+
+def _no_arguments(_call: Call, _found: Located) -> Mapping[str, Any]:
+    return {}
+
+
 @dataclasses.dataclass(frozen=True)
 class Started:
     """An operation that was written: its intent, and the server as it is now."""
@@ -59,18 +66,19 @@ class Started:
     row: Row
 
 
-def start(call: Call, kind: str, arguments: Mapping[str, Any] | None = None) -> Started:
+def start(call: Call, kind: str, arguments: Arguments | None = None) -> Started:
     """Write the intent ``kind`` for the server of the path and ring its conductor.
 
+    ``arguments`` makes the intent's from the server as it is found.
     :raises Conflict: locked, not placed, or its state does not allow it.
     """
-    found, started = _write(call, kind, arguments or {})
+    found, started = _write(call, kind, arguments or _no_arguments)
     call.services.doorbells.ring_conductor(int(found.database.cell_id or 0), [started.intent_id])
     return started
 
 
 @retrying
-def _write(call: Call, kind: str, arguments: Mapping[str, Any]) -> tuple[Located, Started]:
+def _write(call: Call, kind: str, arguments: Arguments) -> tuple[Located, Started]:
     found = find(call)
     row, database = found.row, found.database
     refuse_locked(call, row)
@@ -82,7 +90,7 @@ def _write(call: Call, kind: str, arguments: Mapping[str, Any]) -> tuple[Located
         "server",
         row["id"],
         call.context,
-        arguments,
+        arguments(call, found),
         target=row["host"],
         project_id=row["project_id"],
     )

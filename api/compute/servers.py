@@ -12,7 +12,6 @@ from api.common.paging import next_link
 from api.compute import common, server_access, server_create, server_filters
 from api.compute.schemas import servers as schemas
 from api.compute.server_views import View
-from core.errors import StaleGeneration
 from db import server_list, servers
 from db.server_list import Filter, Listed
 from db.servers import Located, Row
@@ -201,8 +200,7 @@ class ServersController(Controller):
         if not values:
             return found
         with found.database.write() as connection:
-            if not found.placed and not servers.still_here(connection, found.id):
-                raise StaleGeneration("The server moved to its cell meanwhile. Try again.")
+            servers.stay(connection, found)
             row = servers.change(connection, found.database, found.row, values)
         return Located(found.database, row)
 

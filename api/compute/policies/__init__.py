@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from oslo_policy import policy as oslo_policy
 
-from api.compute.policies import flavors, hosts, keypairs, quotas, records, server_groups, servers
+from api.compute.policies import (
+    flavors,
+    hosts,
+    keypairs,
+    quotas,
+    records,
+    server_groups,
+    server_parts,
+    servers,
+)
 
-MODULES = (flavors, keypairs, quotas, hosts, server_groups, records, servers)
+MODULES = (flavors, keypairs, quotas, hosts, server_groups, records, servers, server_parts)
 
 
 def all_rules() -> list[oslo_policy.RuleDefault]:
