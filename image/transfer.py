@@ -144,7 +144,7 @@ def _pump(
     progress: Callable[[int], None] | None,
 ) -> int:
     size = 0
-    while chunk := _full_chunk(body):
+    while chunk := _next(body):
         size += len(chunk)
         if size > limit:
             raise TooLarge(f"The image is too large: {limit} bytes are allowed.")
@@ -158,6 +158,13 @@ def _pump(
     if declared is not None and size != declared:
         raise Interrupted(f"{declared} bytes were announced, {size} came.")
     return size
+
+
+def _next(body: Readable) -> bytes:
+    try:
+        return _full_chunk(body)
+    except (OSError, ValueError) as error:
+        raise Interrupted("The upload broke off.", cause=error) from error
 
 
 def _full_chunk(body: Readable) -> bytes:

@@ -15,6 +15,7 @@ from cheroot import wsgi
 from cheroot.ssl.builtin import BuiltinSSLAdapter
 from oslo_config import cfg
 
+from api.common import bodies
 from api.common.auth import WsgiApp
 from core.errors import Unavailable
 from lifecycle.roles import Role
@@ -61,6 +62,8 @@ class ApiRole(Role):
             reuse_port=options.workers > 1,
         )
         self._server.max_request_body_size = 0
+        self._server.gateway = bodies.Gateway
+        self._server.ConnectionClass = bodies.Connection
         if options.ssl_certificate:
             self._server.ssl_adapter = BuiltinSSLAdapter(options.ssl_certificate, options.ssl_key)
         try:

@@ -136,10 +136,15 @@ class _Reading(Iterator[bytes]):
         handle.seek(offset)
 
     def __next__(self) -> bytes:
+        if self._handle.closed:
+            raise StopIteration
         wanted = CHUNK if self._left is None else min(CHUNK, self._left)
-        data: bytes = self._handle.read(wanted) if wanted and not self._handle.closed else b""
+        data: bytes = self._handle.read(wanted) if wanted else b""
         if not data:
             self._handle.close()
+            if self._left:
+                # who was promised more must not take this for the end
+                raise DriverError("The data in the image store is shorter than it should be.")
             raise StopIteration
         if self._left is not None:
             self._left -= len(data)
