@@ -65,9 +65,8 @@ def add_service(services: ComputeServices, host: str, binary: str, **values: Any
 
 def add_server(services: ComputeServices, host: str | None, **values: Any) -> str:
     """An active server on ``host`` (None: in the global database), with its mapping."""
-    identifier = str(uuid.uuid4())
-    row = {
-        "id": identifier,
+    row: dict[str, Any] = {
+        "id": str(uuid.uuid4()),
         "project_id": "p1",
         "user_id": "member-of-p1",
         "name": "server",
@@ -83,6 +82,7 @@ def add_server(services: ComputeServices, host: str | None, **values: Any) -> st
         "launched_at": now(),
         **values,
     }
+    identifier = str(row["id"])
     database = services.databases.cells()[0] if host else services.databases.global_
     table = cell_schema.servers if host else global_schema.servers
     with database.write() as connection:
