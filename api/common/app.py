@@ -13,6 +13,7 @@ Order, outermost first, and why:
 from __future__ import annotations
 
 import logging
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -33,6 +34,8 @@ from core.errors import BadRequest, HaneulError, NotFound, TooLarge, Unsupported
 
 LOG = logging.getLogger(__name__)
 ACCESS = logging.getLogger("api.access")
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""An escaped NUL in JSON: PostgreSQL keeps none, so no database shall be asked to."""
 _REQUEST_ID = "haneul.request_id"
 _OPERATION = "haneul.operation"
 CONTENT_TYPE = "haneul.content_type"
@@ -117,6 +120,7 @@ class Api:
 
     def _handle(self, request: webob.Request, version: Microversion) -> webob.Response:
         context = auth.context_of(request, request.environ[_REQUEST_ID])
+        query = _query(request)
         try:
             candidates, params = self._find(request, context)
         except NotFound:
@@ -133,10 +137,6 @@ class Api:
         request.environ[_OPERATION] = operation.name
         if operation.policy != NO_POLICY and not operation.late_policy:
             self.services.policy.authorize(context, operation.policy)
-        query: dict[str, list[str]] = {}
-        if request.query_string:
-            for key, value in request.GET.items():
-                query.setdefault(key, []).append(value)
         if (schema := operation.schema("query", version)) is not None:
             self._validators.check(schema, query)
         if body is not None and (schema := operation.schema("body", version)) is not None:
@@ -163,6 +163,8 @@ class Api:
             raise BadRequest("Malformed request body: a JSON object is expected.")
         if content_type and not (content_type.endswith("json") or content_type == "text/plain"):
             raise Unsupported(f"Unsupported Content-Type {content_type}: application/json is expected.")
+        if _NUL.search(data):
+            raise BadRequest("Malformed request body: NUL characters can't be kept.")
         try:
             return orjson.loads(data)
         except orjson.JSONDecodeError as error:
@@ -181,6 +183,22 @@ class Api:
         response.headers["Content-Type"] = "application/json"
         response.body = orjson.dumps(result, option=orjson.OPT_NON_STR_KEYS)
         return response
+
+
+def _query(request: webob.Request) -> dict[str, list[str]]:
+    """{key: [values]}. :raises BadRequest: path or query is no text that a database can hold."""
+    query: dict[str, list[str]] = {}
+    try:
+        strange = "\0" in request.path_info
+        if request.query_string:
+            for key, value in request.GET.items():
+                query.setdefault(key, []).append(value)
+                strange = strange or "\0" in value
+    except UnicodeDecodeError as error:
+        raise BadRequest("Malformed request URL: it is not UTF-8.") from error
+    if strange:
+        raise BadRequest("Malformed request URL: it holds a NUL character.")
+    return query
 
 
 def _has_body(request: webob.Request) -> bool:

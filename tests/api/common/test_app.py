@@ -166,3 +166,20 @@ def test_an_unexpected_error_says_nothing_of_its_inside(client: webtest.TestApp)
 def test_any_accept_header_gets_json(client: webtest.TestApp, accept: str) -> None:
     answer = client.get("/v2.1/things/7", headers={**READER, "Accept": accept})
     assert answer.content_type == "application/json"
+
+
+def test_what_no_database_can_hold_is_400(client: webtest.TestApp) -> None:
+    client.get("/v2.1/things/7%00", headers=READER, status=400)
+    client.get("/v2.1/things/7%ff", headers=READER, status=400)
+    client.get("/v2.1/things/7?a=%00", headers=READER, status=400)
+    client.get("/v2.1/things/7?a=%ff", headers=READER, status=400)
+    for text in (r'"a\u0000b"', r'"a\\\u0000b"'):
+        body = '{"name": ' + text + "}"
+        client.post("/v2.1/things", body, headers=ADMINISTRATOR, content_type="application/json", status=400)
+    client.post(
+        "/v2.1/things",
+        r'{"name": "a\\u0000b"}',
+        headers=ADMINISTRATOR,
+        content_type="application/json",
+        status=202,
+    )
