@@ -16,15 +16,27 @@ IMPLIED = {
     "reader": ["reader"],
     "service": ["service"],
 }
+IDENTITY_HEADERS = tuple(
+    f"HTTP_X_{name}"
+    for name in (
+        "IDENTITY_",
+        "PROJECT_",
+        "USER_",
+        "DOMAIN_",
+        "SERVICE_",
+        "TENANT",
+        "ROLE",
+        "IS_ADMIN",
+        "SYSTEM_",
+    )
+)
+"""What the middleware sets, and takes away when a client sends it."""
 
 
 def authenticate(application: Callable[..., Any]) -> Callable[..., Any]:
     def middleware(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         for key in list(environ):
-            if key.startswith("HTTP_X_") and key not in (
-                "HTTP_X_AUTH_TOKEN",
-                "HTTP_X_OPENSTACK_NOVA_API_VERSION",
-            ):
+            if key.startswith(IDENTITY_HEADERS):
                 del environ[key]
         token = environ.get("HTTP_X_AUTH_TOKEN", "")
         role, _, project = token.partition("@")
