@@ -6,6 +6,7 @@ The global database is named by [database]connection; the cells stand in it.
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from cli.state import StateFolder
 from core.errors import Unavailable
 
+LOG = logging.getLogger(__name__)
 EXAMPLES = """\
 examples:
   haneul db upgrade                     make or upgrade the global database and every cell's
@@ -40,6 +42,31 @@ def run(options: argparse.Namespace) -> int:
         return 1 if due else 0
     finally:
         databases.dispose()
+
+
+def make_role(conf: Any) -> Any:
+    """A role that upgrades the databases when it starts and has nothing to stop.
+
+    ``haneul up`` has it between identity, which takes seconds to come up in its
+    own process, and the roles that need the tables.
+    """
+    from db.sessions import Databases
+    from lifecycle.roles import Role
+
+    class Upgrade(Role):
+        name = "databases"
+
+        def start(self) -> None:
+            databases = Databases(conf)
+            try:
+                upgrade_all(databases, LOG.info)
+            finally:
+                databases.dispose()
+
+        def stop(self) -> None:
+            """Done already."""
+
+    return Upgrade()
 
 
 def open_databases(files: list[Path]) -> Any:

@@ -11,6 +11,7 @@ import argparse
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         top_parser().print_help()
         return 2
+    if not sys.warnoptions:
+        # libraries' words to their own authors (eventlet's, most of all) are not for who types haneul
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
     options = command_parser(arguments[0]).parse_args(arguments[1:])
     from core.errors import HaneulError
 

@@ -26,9 +26,11 @@ examples:
   haneul serve scheduler conductor                          two roles in one process
 """
 
+# "databases" upgrades them and is done; of use with "all" on one machine only.
 # role → the factory (conf) -> lifecycle.roles.Role that makes it; in the order of starting
 ROLES = {
     "identity": "cli.identity:make",
+    "databases": "cli.database:make_role",
     "conductor": "conductor.service:make_role",
     "scheduler": "scheduler.service:make_role",
     "api-image": "api.image.app:make_role",

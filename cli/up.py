@@ -145,16 +145,7 @@ class Bringing:
     def start_services(self) -> None:
         if self.state.pid(DAEMON):
             return
-        with self.progress.step("Databases") as say:
-            from cli import database
-
-            databases = database.open_databases([self.state.config_file])
-            try:
-                database.upgrade_all(databases, lambda _text: None)
-            finally:
-                databases.dispose()
-            say("upgraded")
-        with self.progress.step("Services"):
+        with self.progress.step("Services and databases"):
             self._check_ports()
             self.state.folder("run")
             (self.state / "run" / "roles.json").unlink(missing_ok=True)
@@ -200,8 +191,8 @@ class Bringing:
             line = (last_lines(self.state / "log" / "haneul.log", 1) or ["(its log is empty)"])[0]
             raise Unavailable(f"the services ended: {line} (more: haneul logs)")
         for name, what in self.state.read_json("run/roles.json").items():
-            # the roles that serve APIs are waited for; they try again, so a first failure is no end
-            if what == "running" or name not in ("identity", "api-image", "api-compute"):
+            # these are waited for; they try again, so a first failure is no end
+            if what == "running" or name not in ("identity", "databases", "api-image", "api-compute"):
                 self._failing_since.pop(name, None)
             elif time.monotonic() - self._failing_since.setdefault(name, time.monotonic()) > 15:
                 raise Unavailable(f"{name} can't start: {what}")

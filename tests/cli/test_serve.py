@@ -107,7 +107,7 @@ def deployment(
     )
     deployment = Deployment(state)
     try:
-        for role in serve.ROLES:
+        for role in (role for role in serve.ROLES if role != "databases"):
             deployment.start(role, agent if role == "compute" else state.config_file)
         apis = {kind: addresses.url(group, path) for _n, kind, group, path, _t in settings.CATALOG}
         cloud.wait_for_answers({"identity": addresses.auth_url, **apis}, lambda: None, 120)
