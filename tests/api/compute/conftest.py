@@ -65,14 +65,14 @@ class Api:
         return self.request("delete", path, **options)
 
 
-def make_services(folder: Path, **overrides: Any) -> ComputeServices:
-    """Databases in ``folder`` with the cell "cell1", and the services over them."""
+def make_services(folder: Path, urls: tuple[str, str] | None = None, **overrides: Any) -> ComputeServices:
+    """Databases in ``folder`` (or at (global, cell) ``urls``) with the cell "cell1", and the services."""
+    global_url, cell_url = urls or (f"sqlite:///{folder}/global.sqlite", f"sqlite:///{folder}/cell1.sqlite")
     conf = config.load()
     conf.register_opts(OPTS, group="database")
-    config.override(conf, "database.connection", f"sqlite:///{folder}/global.sqlite")
+    config.override(conf, "database.connection", global_url)
     databases = Databases(conf)
     global_metadata.create_all(databases.global_.engine)
-    cell_url = f"sqlite:///{folder}/cell1.sqlite"
     cell_engine = make_engine(cell_url)
     cell_metadata.create_all(cell_engine)
     cell_engine.dispose()
