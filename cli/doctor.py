@@ -70,10 +70,10 @@ def hypervisor(state: StateFolder) -> Iterator[Finding]:
 
 def _probe(state: StateFolder) -> str:
     """What the compute agent found when it booted a small kernel under KVM."""
-    found = state.read_json("run/hypervisor.json")
-    if not found:
+    verdict = state.read_json("cache/kvm-probe.json").get("verdict")
+    if not verdict:
         return "/dev/kvm is there; the agent tries at its start whether guests run under it"
-    return str(found.get("summary") or found)
+    return verdict["reason"] or "a small kernel booted under KVM: guests run under it"
 
 
 def services(state: StateFolder) -> Iterator[Finding]:

@@ -33,6 +33,8 @@ def run(options: argparse.Namespace) -> int:
     state = StateFolder(options.state)
     print("stopped" if state.stop(DAEMON) else "nothing ran")
     (state / "run" / "roles.json").unlink(missing_ok=True)
+    if (state / "libvirt").exists():
+        stop_libvirt(state)
     if options.forget and state.path.exists():
         disks = [
             path.name for path in (state / "instances").glob("*") if path.is_dir() and path.name != "_base"
@@ -44,3 +46,24 @@ def run(options: argparse.Namespace) -> int:
         shutil.rmtree(state.path)
         print(f"removed {state.path}")
     return 0
+
+
+def stop_libvirt(state: StateFolder) -> None:
+    """End the private libvirtd that ``haneul up`` started, unless guests run: they write their consoles through it."""
+    import libvirt
+
+    from compute.drivers.libvirt import daemon
+
+    try:
+        connection = libvirt.open(daemon.private_uri(state.path))
+    except libvirt.libvirtError:
+        return  # it does not run
+    guests = connection.numOfDomains()
+    connection.close()
+    if guests:
+        print(f"{guests} guests run on, and libvirt's daemon with them")
+        return
+    folder = state / "libvirt"
+    pid_files = (folder / "virtlogd.pid", folder / "libvirtd.pid")
+    daemon.StartedDaemons(daemon.private_uri(state.path), pid_files).stop()
+    print("libvirt's daemon stopped: no guest ran")

@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -111,7 +113,6 @@ class Bringing:
     def prepare_hypervisor(self) -> None:
         """Packages, then libvirt's daemon. What is missing is said, with the way to get it."""
         from cli import guest_image
-        from compute.drivers.libvirt.daemon import ensure_libvirtd
 
         with self.progress.step("Hypervisor: libvirt and QEMU") as say:
             lacking = packages.missing(packages.HYPERVISOR)
@@ -123,7 +124,24 @@ class Bringing:
                     "(or, without any guests: haneul up --driver simulated)"
                 )
             packages.install(lacking, say)
-            ensure_libvirtd(self.state.path)
+            # imported now: Python's binding needs the library that a package may just have brought
+            from compute.drivers.libvirt.daemon import ensure_libvirtd
+
+            say(ensure_libvirtd(self.state.path).uri)
+        kernel = self.state / "cache" / "vmlinuz"
+        if not kernel.exists():
+            with self.progress.step("Kernel of the tiny guest"):
+                self._fetch_kernel(kernel)
+
+    def _fetch_kernel(self, target: Path) -> None:
+        """Before the services start: the agent tries with it whether KVM really runs guests."""
+        from cli import guest_image
+
+        package = guest_image.fetch_kernel_package(self.state.folder("cache") / "work")
+        with tempfile.TemporaryDirectory(dir=package.parent) as folder:
+            kernel, _modules = guest_image.unpack_kernel(package, Path(folder))
+            shutil.copyfile(kernel, partial := target.with_suffix(".part"))
+        partial.rename(target)
 
     def _image_file(self) -> Path:
         return self.state / "cache" / "tiny.qcow2"
