@@ -8,6 +8,8 @@ process and one reporter (simulated hosts); a real host has one.
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import logging
 import threading
 from collections.abc import Iterator
@@ -26,10 +28,11 @@ from core.messaging import Messaging
 from core.pools import Periodic, Pool
 from lifecycle.engine import Engine
 from lifecycle.rpc import AGENT_TOPIC, ConductorClient
-from lifecycle.steps import Run
+from lifecycle.steps import Fenced, Run
 
 LOG = logging.getLogger(__name__)
 RELEASE = "0.1"
+Error = dict[str, Any] | None
 
 GROUP = "compute"
 OPTS = [
@@ -95,6 +98,9 @@ class Agent:
         self._engine = engine or Engine()
         self._pool = Pool(f"intents-{host}", conf.compute.max_concurrent_intents)
         self._running: dict[str, Run] = {}
+        self._queues: dict[str, collections.deque[tuple[Run, Error]]] = {}
+        """per resource: what waits for the intent that works on it; the key is there while one does"""
+        self._stopping = False
         self._lock = threading.Lock()
         self._server = messaging.server(AGENT_TOPIC, host, [Endpoint(self)])
         self._beat = Periodic(f"heartbeat-{host}", conf.compute.heartbeat_interval_s, self.heartbeat)
@@ -112,6 +118,11 @@ class Agent:
         self._beat.ring()
 
     def stop(self) -> None:
+        """Take nothing more; what runs stops at its next step boundary and is taken up at the next start."""
+        with self._lock:
+            self._stopping = True
+            for run in self._running.values():
+                run.fenced.set()
         self._beat.stop()
         self._sync.stop()
         self._server.stop()
@@ -122,7 +133,12 @@ class Agent:
     # -- intents -------------------------------------------------------------
 
     def take(self, message: dict[str, Any]) -> None:
-        """Begin an intent, unless this or a newer attempt of it runs here already."""
+        """Begin an intent, unless this or a newer attempt of it runs here already.
+
+        One at a time per resource. The journal sends a second one only when the first
+        is over or taken away, so the first stops and the second begins after it: an old
+        attempt can't make anything behind the back of the deletion that followed it.
+        """
         intent_id, attempt = message["id"], message["attempt"]
         run = Run(
             intent_id=intent_id,
@@ -134,24 +150,54 @@ class Agent:
             worker=self.worker,
             context=message.get("context") or {},
         )
+        if message.get("cancel"):
+            run.cancelled.set()
         with self._lock:
+            if self._stopping:
+                return
             held = self._running.get(intent_id)
             if held is not None:
+                if run.cancelled.is_set():
+                    held.cancelled.set()
                 # The same intent again: its lease was renewed by the sweeper, or the
                 # message came twice. One thread per intent; it reports the newest attempt.
                 held.attempt = max(held.attempt, attempt)
                 return
             self._running[intent_id] = run
-        if message.get("cancel"):
-            run.cancelled.set()
+            if run.resource_id in self._queues:
+                for other in self._running.values():
+                    if other.resource_id == run.resource_id and other is not run:
+                        other.fenced.set()
+                self._queues[run.resource_id].append((run, message.get("error")))
+                return
+            self._queues[run.resource_id] = collections.deque()
         self._pool.spawn(self._execute, run, message.get("error"))
 
-    def _execute(self, run: Run, error: dict[str, Any] | None) -> None:
+    def _execute(self, run: Run, error: Error) -> None:
         try:
-            self._engine.execute(ACTIONS[run.kind], run, self._journal, error)
+            if run.kind not in ACTIONS:
+                self._refuse(run)
+            else:
+                self._engine.execute(ACTIONS[run.kind], run, self._journal, error)
         finally:
             with self._lock:
                 self._running.pop(run.intent_id, None)
+                queue = self._queues[run.resource_id]
+                following = queue.popleft() if queue and not self._stopping else None
+                if following is None:
+                    del self._queues[run.resource_id]
+            if following is not None:
+                self._pool.spawn(self._execute, *following)
+
+    def _refuse(self, run: Run) -> None:
+        """The control plane may be newer than this agent."""
+        error = {
+            "step": None,
+            "code": "haneul.unsupported",
+            "message": f"host {self.host} runs a release that can't do {run.kind}",
+        }
+        with contextlib.suppress(Fenced):
+            self._journal.end(run, "failed", [], error=error)
 
     def cancel(self, intent_ids: list[str]) -> None:
         with self._lock:
@@ -166,12 +212,17 @@ class Agent:
         if not self._greeted:
             self._greet()
         with self._lock:
-            held = {run.intent_id: run.attempt for run in self._running.values()}
+            runs = list(self._running.values())
+            held = {run.intent_id: run.attempt for run in runs}
         answer = self._conductor.heartbeat(self.host, {"held": held})
         if answer.get("unknown"):
             self._greeted = False
             self._beat.ring()
         self.cancel(answer.get("cancelled", []))
+        refused = set(answer.get("refused", []))
+        for run in runs:
+            if run.intent_id in refused and run.attempt == held[run.intent_id]:
+                run.fenced.set()
 
     def _greet(self) -> None:
         inventory = self.driver.inventory()

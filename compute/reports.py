@@ -10,6 +10,7 @@ dropped when a newer one of the same intent stands behind them.
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import logging
 import threading
 from typing import Any
@@ -22,6 +23,15 @@ from lifecycle.steps import Cancelled, Fenced, Run
 LOG = logging.getLogger(__name__)
 _BATCH = 200
 _LAZY_S = 0.25
+_TRIES = 10
+
+
+@dataclasses.dataclass
+class _Item:
+    report: dict[str, Any]
+    future: concurrent.futures.Future[str] | None
+    """who waits for the verdict; None: nobody"""
+    failures: int = 0
 
 
 class Reporter:
@@ -30,9 +40,10 @@ class Reporter:
     def __init__(self, conductor: ConductorClient, sender: str) -> None:
         self._conductor = conductor
         self._sender = sender
-        self._pending: list[tuple[dict[str, Any], concurrent.futures.Future[str] | None]] = []
+        self._pending: list[_Item] = []
         self._condition = threading.Condition()
         self._stopping = threading.Event()
+        self._ended = False
         self._thread = threading.Thread(target=self._loop, name="reporter", daemon=True)
 
     def start(self) -> None:
@@ -49,40 +60,50 @@ class Reporter:
         """Queue a report; with ``wait`` return the conductor's verdict."""
         future: concurrent.futures.Future[str] | None = concurrent.futures.Future() if wait else None
         with self._condition:
-            self._pending.append((report, future))
+            if self._ended:  # nobody sends any more; the next process takes the intent up
+                return "refused"
+            self._pending.append(_Item(report, future))
             if wait:
                 self._condition.notify_all()
         return future.result() if future is not None else "ok"
 
     def _urgent(self) -> bool:
-        return any(future is not None for _, future in self._pending)
+        return any(item.future is not None for item in self._pending)
 
-    def _take(self) -> list[tuple[dict[str, Any], concurrent.futures.Future[str] | None]]:
+    def _take(self) -> list[_Item]:
         with self._condition:
             while not self._urgent() and not self._stopping.is_set():
                 # lazy reports wait a moment for company, and are often overtaken
                 if not self._condition.wait(_LAZY_S if self._pending else None):
                     break
             batch, self._pending = self._pending[:_BATCH], self._pending[_BATCH:]
-        newest = {report["intent_id"]: index for index, (report, _) in enumerate(batch)}
+        newest = {item.report["intent_id"]: index for index, item in enumerate(batch)}
         return [
-            (report, future)
-            for index, (report, future) in enumerate(batch)
-            if future is not None or newest[report["intent_id"]] == index
+            item
+            for index, item in enumerate(batch)
+            if item.future is not None or newest[item.report["intent_id"]] == index
         ]
 
     def _loop(self) -> None:
-        while not (self._stopping.is_set() and not self._pending):
+        while True:
+            with self._condition:
+                if self._stopping.is_set() and not self._pending:
+                    self._ended = True
+                    return
             batch = self._take()
             if batch:
                 self._deliver(batch)
 
-    def _deliver(self, batch: list[tuple[dict[str, Any], concurrent.futures.Future[str] | None]]) -> None:
+    def _deliver(self, batch: list[_Item]) -> None:
+        """Send until the conductor answers. A batch that it chokes on is sent report by report."""
         delay = 0.2
         while True:
             try:
-                verdicts = self._conductor.report(self._sender, [report for report, _ in batch])
+                verdicts = self._conductor.report(self._sender, [item.report for item in batch])
                 break
+            except oslo_messaging.RemoteError as error:
+                self._choked(batch, error)
+                return
             except (oslo_messaging.MessagingException, OSError) as error:
                 if self._stopping.is_set():
                     verdicts = ["refused"] * len(batch)
@@ -90,15 +111,31 @@ class Reporter:
                 LOG.warning("the conductor does not answer (%s); %d reports wait", error, len(batch))
                 self._stopping.wait(delay)
                 delay = min(delay * 2, 10)
-            except Exception:  # noqa: BLE001 - a conductor that fails must not end the reporter; logged
-                LOG.exception("the conductor could not take %d reports; they are sent again", len(batch))
-                if self._stopping.wait(delay):
-                    verdicts = ["refused"] * len(batch)
-                    break
-                delay = min(delay * 2, 10)
-        for (_, future), verdict in zip(batch, verdicts, strict=True):
-            if future is not None:
-                future.set_result(verdict)
+            except Exception as error:  # noqa: BLE001 - whatever fails must not end the reporter; logged
+                self._choked(batch, error)
+                return
+        for item, verdict in zip(batch, verdicts, strict=True):
+            if item.future is not None:
+                item.future.set_result(verdict)
+
+    def _choked(self, batch: list[_Item], error: Exception) -> None:
+        """The conductor failed over these: one bad report must not hold up the others for ever."""
+        if len(batch) > 1:
+            for item in batch:
+                self._deliver([item])
+            return
+        item = batch[0]
+        item.failures += 1
+        LOG.warning("the conductor failed over a report (%s, try %d)", error, item.failures, exc_info=True)
+        if item.future is None:
+            return
+        if self._stopping.is_set() or item.failures >= _TRIES:
+            # given up here: the intent's lease runs out, and another attempt is made
+            item.future.set_result("refused")
+            return
+        self._stopping.wait(min(0.1 * 2**item.failures, 5))
+        with self._condition:
+            self._pending.append(item)
 
 
 class ReportingJournal:
@@ -122,6 +159,11 @@ class ReportingJournal:
             raise Fenced(run.intent_id)
         if verdict == "cancel":
             run.cancelled.set()
+
+    def begin(self, run: Run) -> None:
+        self._send(run, "begin", True)
+        if run.fenced.is_set():
+            raise Fenced(run.intent_id)
 
     def checkpoint(self, run: Run, step: str, events: list[dict[str, Any]], durable: bool) -> None:
         if durable:

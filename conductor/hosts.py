@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -146,12 +146,15 @@ class Hosts:
         except db_exc.DBDuplicateEntry:
             LOG.debug("service %s on %s was registered by another process", binary, host)
 
-    def dead(self, after_s: float) -> dict[str, float]:
-        """{host: seconds since it was last seen} of hosts that are down; forced down counts."""
+    def dead(self, after_s: float, targets: Iterable[str] = ()) -> dict[str, float]:
+        """{host: seconds since it was last seen} of hosts that are down; forced down counts.
+
+        ``targets``: hosts of interest; those that nobody knows (any more) are down, too.
+        """
         statement = sa.select(services).where(services.c.binary == COMPUTE_BINARY)
         with self._cell.read() as connection:
             rows = connection.execute(statement).mappings().all()
-        result = {}
+        result = dict.fromkeys(set(targets) - {row["host"] for row in rows}, float("inf"))
         for row in rows:
             age = (now() - row["last_seen_at"]).total_seconds() if row["last_seen_at"] else float("inf")
             if age > after_s or row["forced_down"]:

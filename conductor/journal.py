@@ -7,6 +7,10 @@ A failed create is ended in three transactions, because the host's share lies in
 the global database: the cell notes ``ending``; the global database gives back
 the allocations; the cell writes the end.  After a crash in between, the sweeper
 finds the ``ending`` and goes on (``finish_endings``).
+
+A create that a scheduler has written into the cell counts only once the mapping in
+the global database has turned to this cell: until then a deletion may still take it
+back there, so nothing is sent (``settled``).
 """
 
 from __future__ import annotations
@@ -18,18 +22,23 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from conductor.ends import cleanup_of, end_server, without_secrets
 from core import metrics
 from db import placement
 from db.cell_schema import hypervisors, intents, servers
+from db.global_schema import server_mappings
 from db.sessions import Database, Databases, retrying
 from db.types import now
-from lifecycle.states import FINISHED, SERVER, UNFINISHED, IntentState, VmState
+from lifecycle.states import FINISHED, UNFINISHED, IntentState
 
 LOG = logging.getLogger(__name__)
 Row = dict[str, Any]
 
 _RESCHEDULABLE = ("haneul.driver", "haneul.driver.host", "haneul.internal")
 _FINISHED = {state.value for state in FINISHED}
+_UNFINISHED = [state.value for state in UNFINISHED]
+_NOT_WRITTEN = ("begin",)
+_ON_THE_WAY = ("begin", "checkpoint", "showing", "undoing")
 _MAX_RETRY_S = 60.0
 
 
@@ -45,25 +54,19 @@ class Journal:
     # -- handing out ---------------------------------------------------------
 
     def waiting(self, ids: Sequence[str] | None = None, limit: int = 500) -> list[Row]:
-        """Intents with a host that may start now: due, and nothing older runs on their resource."""
-        other = intents.alias("other")
-        older = (
-            sa.select(sa.literal(1))
-            .where(
-                other.c.resource_id == intents.c.resource_id,
-                other.c.id != intents.c.id,
-                other.c.state.in_([state.value for state in UNFINISHED]),
-                other.c.created_at <= intents.c.created_at,
-            )
-            .exists()
-        )
+        """Intents that may start now: due, and nothing older runs on their resource.
+
+        A deletion goes to the host where the server is now: a failed create that it
+        overtook may have moved on since it was written.
+        """
         statement = (
-            sa.select(intents)
+            sa.select(intents, servers.c.host.label("server_host"))
+            .join(servers, servers.c.id == intents.c.resource_id, isouter=True)
             .where(
                 intents.c.state == IntentState.WAITING.value,
                 sa.or_(intents.c.target.is_not(None), intents.c.kind != "server.create"),
                 sa.or_(intents.c.available_at.is_(None), intents.c.available_at <= now()),
-                ~older,
+                ~_held_back(),
             )
             .order_by(intents.c.created_at)
             .limit(limit)
@@ -71,7 +74,24 @@ class Journal:
         if ids is not None:
             statement = statement.where(intents.c.id.in_(ids))
         with self._cell.read() as connection:
-            return [dict(row) for row in connection.execute(statement).mappings()]
+            rows = [dict(row) for row in connection.execute(statement).mappings()]
+        for row in rows:
+            host = row.pop("server_host")
+            if row["kind"] == "server.delete":
+                row["target"] = host
+        return rows
+
+    def settled(self, rows: Sequence[Row]) -> list[Row]:
+        """Without creates whose server still counts as one of the global database."""
+        ids = [row["resource_id"] for row in rows if row["kind"] == "server.create"]
+        if not ids:
+            return list(rows)
+        statement = sa.select(server_mappings.c.server_id).where(
+            server_mappings.c.server_id.in_(ids), server_mappings.c.cell_id == self._cell.cell_id
+        )
+        with self._databases.global_.read() as connection:
+            here = set(connection.execute(statement).scalars())
+        return [row for row in rows if row["kind"] != "server.create" or row["resource_id"] in here]
 
     @retrying
     def grant(self, rows: Iterable[Row]) -> list[Row]:
@@ -92,6 +112,7 @@ class Journal:
                     )
                     .values(
                         state=IntentState.RUNNING.value,
+                        target=row["target"],
                         lease_owner=row["target"],
                         lease_until=moment + self._lease,
                         attempts=attempt,
@@ -113,9 +134,12 @@ class Journal:
 
     @retrying
     def renew(self, host: str, held: dict[str, int]) -> dict[str, list[str]]:
-        """Renew what a host says it works on; tell it what was cancelled."""
+        """Renew what a host says it works on; tell it what was cancelled or taken away.
+
+        ``held``: {intent id: attempt}. Refused is what is not the host's in that attempt.
+        """
         if not held:
-            return {"cancelled": []}
+            return {"cancelled": [], "refused": []}
         moment = now()
         with self._cell.write() as connection:
             connection.execute(
@@ -127,12 +151,24 @@ class Journal:
                 )
                 .values(lease_until=moment + self._lease)
             )
-            cancelled = connection.execute(
-                sa.select(intents.c.id).where(
-                    intents.c.id.in_(list(held)), intents.c.cancel_requested.is_(sa.true())
-                )
-            ).scalars()
-            return {"cancelled": list(cancelled)}
+            rows = connection.execute(
+                sa.select(
+                    intents.c.id,
+                    intents.c.attempts,
+                    intents.c.target,
+                    intents.c.state,
+                    intents.c.cancel_requested,
+                ).where(intents.c.id.in_(list(held)))
+            ).all()
+        valid = {
+            row.id
+            for row in rows
+            if row.target == host and row.state == IntentState.RUNNING.value and row.attempts <= held[row.id]
+        }
+        return {
+            "cancelled": [row.id for row in rows if row.cancel_requested],
+            "refused": [id_ for id_ in held if id_ not in valid],
+        }
 
     # -- reports -------------------------------------------------------------
 
@@ -147,7 +183,9 @@ class Journal:
         taken = [
             (report, rows[report["intent_id"]])
             for report, verdict in zip(reports, verdicts, strict=True)
-            if verdict != "refused" and rows[report["intent_id"]]["state"] == IntentState.RUNNING.value
+            if verdict != "refused"
+            and report["type"] not in _NOT_WRITTEN
+            and rows[report["intent_id"]]["state"] == IntentState.RUNNING.value
         ]
         # a deletion's resources are free already: given back first, a repeat is harmless
         gone = [
@@ -159,15 +197,13 @@ class Journal:
             self._forget(gone)
         moved = self._write(taken)
         endings = [
-            row for report, row in taken if report["type"] in ("failed", "cancelled") and row["id"] in moved
+            row
+            for report, row in taken
+            if report["type"] in ("failed", "cancelled", "retry") and row["id"] in moved
         ]
         if endings:
             self.finish_endings([row["id"] for row in endings])
-        freed = {
-            row["resource_id"]
-            for report, row in taken
-            if report["type"] not in ("checkpoint", "showing", "undoing")
-        }
+        freed = {row["resource_id"] for report, row in taken if report["type"] not in _ON_THE_WAY}
         return verdicts, freed
 
     def _rows(self, ids: Sequence[str]) -> dict[str, Row]:
@@ -246,6 +282,9 @@ class Journal:
         )
         if done.rowcount != 1:
             return False
+        if type_ == "retry" and values["state"] != IntentState.WAITING.value and report["error"].get("stuck"):
+            # the undo never worked: the server does not wait for it any longer, the host does
+            connection.execute(sa.insert(intents), [cleanup_of(row)])
         if values.get("state") in _FINISHED:
             self._account(row, values["state"], moment)
             end_server(
@@ -265,9 +304,12 @@ class Journal:
         }
 
     def _retried(self, row: Row, error: Row, moment: datetime.datetime) -> Row:
-        """Try again later at the same place; after too many attempts give up and say why."""
-        if row["attempts"] >= self._max_attempts and not error.get("stuck"):
-            return self._ended(IntentState.FAILED, moment, error)
+        """Try again later at the same place; after too many attempts give up and say why.
+
+        What somebody sees fails then. A cleanup goes on: nobody would ask for it again.
+        """
+        if row["attempts"] >= self._max_attempts and row["kind"] != "server.cleanup":
+            return self._failed(row, "failed", error, moment)
         pause = min(2.0 ** min(row["attempts"], 6), _MAX_RETRY_S)
         return {
             "state": IntentState.WAITING.value,
@@ -298,7 +340,7 @@ class Journal:
         rows = [row for row in self._rows(ids).values() if row["state"] == IntentState.ENDING.value]
         if not rows:
             return []
-        self._release([row["resource_id"] for row in rows])
+        self._release({row["resource_id"]: row["target"] for row in rows})
         again = []
         for row in rows:
             if self._finish_ending(row):
@@ -306,9 +348,10 @@ class Journal:
         return again
 
     @retrying
-    def _release(self, server_ids: list[str]) -> None:
+    def _release(self, hosts: dict[str, str]) -> None:
+        # of that host only: by now another conductor may have finished this, and the server a new one
         with self._databases.global_.write() as connection:
-            placement.release(connection, server_ids)
+            placement.release_on(connection, hosts)
 
     @retrying
     def _finish_ending(self, row: Row) -> bool:
@@ -338,7 +381,12 @@ class Journal:
         with self._cell.write() as connection:
             done = connection.execute(
                 sa.update(intents)
-                .where(intents.c.id == row["id"], intents.c.state == IntentState.ENDING.value)
+                .where(
+                    intents.c.id == row["id"],
+                    intents.c.state == IntentState.ENDING.value,
+                    # a deletion may overtake it between our look and now: the sweeper looks again
+                    intents.c.cancel_requested.is_(sa.true() if row["cancel_requested"] else sa.false()),
+                )
                 .values(updated_at=moment, **values)
             )
             if done.rowcount != 1:
@@ -352,7 +400,13 @@ class Journal:
                 connection.execute(
                     sa.update(servers)
                     .where(servers.c.id == row["resource_id"], servers.c.deleted == 0)
-                    .values(host=None, node=None, task_state="scheduling", updated_at=moment)
+                    .values(
+                        host=None,
+                        node=None,
+                        task_state="scheduling",
+                        updated_at=moment,
+                        generation=servers.c.generation + 1,
+                    )
                 )
             else:
                 self._account(row, values["state"], moment)
@@ -360,8 +414,11 @@ class Journal:
         return again
 
     @retrying
-    def fail(self, row: Row, error: Row) -> bool:
-        """End an intent that nobody can carry out (its host is gone for too long)."""
+    def fail(self, row: Row, error: Row, cleanup: Row | None = None) -> bool:
+        """End an intent that nobody can carry out (its host is gone for too long).
+
+        ``cleanup``: an intent for that host, to remove what is left once it is back.
+        """
         moment = now()
         with self._cell.write() as connection:
             done = connection.execute(
@@ -379,10 +436,32 @@ class Journal:
             )
             if done.rowcount != 1:
                 return False
+            if cleanup is not None:
+                connection.execute(sa.insert(intents), [cleanup])
             if row["kind"] != "server.create":
                 self._account(row, IntentState.FAILED.value, moment)
                 end_server(connection, row, IntentState.FAILED.value, {}, error, moment)
         return True
+
+    @retrying
+    def cancel_waiting(self, rows: Sequence[Row]) -> None:
+        """End creates that wait for a new host and were overtaken: nothing of them is left anywhere."""
+        moment = now()
+        with self._cell.write() as connection:
+            for row in rows:
+                ended = {
+                    **self._ended(IntentState.CANCELLED, moment, None),
+                    **without_secrets(row["arguments"]),
+                }
+                connection.execute(
+                    sa.update(intents)
+                    .where(
+                        intents.c.id == row["id"],
+                        intents.c.state == IntentState.WAITING.value,
+                        intents.c.target.is_(None),
+                    )
+                    .values(updated_at=moment, **ended)
+                )
 
     def delete_without_host(self, row: Row, cleanup: Row | None) -> None:
         """Carry out a deletion here: the server has no host, or a dead one.
@@ -416,78 +495,28 @@ class Journal:
                     connection.execute(sa.insert(intents), [cleanup])
 
 
-def end_server(
-    connection: sa.Connection,
-    row: Row,
-    state: str,
-    outcome: Row,
-    error: Row | None,
-    moment: datetime.datetime,
-    table: sa.Table = servers,
-) -> None:
-    """What the end of an intent does to its server's row, by the state table.
+def _held_back() -> sa.ColumnElement[bool]:
+    """Something else is to be done to the resource first: what was written before, or what runs.
 
-    ``table``: the cell's servers, or the global ones for servers without a host.
+    Cleanups concern only their host: they and the server's own intents wait for each
+    other there, and nowhere else.
     """
-    transition = SERVER.get(row["kind"])
-    if row["resource_type"] != "server" or transition is None:
-        return
-    done = state == IntentState.DONE.value
-    vm_state, power_state = transition.done if done else transition.failed
-    values: Row = {"updated_at": moment}
-    if not row["cancel_requested"]:
-        values["task_state"] = None
-    if vm_state is not None and (done or state == IntentState.FAILED.value):
-        values["vm_state"] = vm_state
-    power_state = outcome.get("power_state", power_state)
-    if power_state is not None:
-        values["power_state"] = power_state
-    if error is not None and state == IntentState.FAILED.value:
-        values["fault"] = {
-            "code": 500,
-            "message": error.get("message", "")[:255],
-            "details": error.get("details"),
-            "step": error.get("step"),
-            "created": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        }
-    if row["kind"] == "server.create":
-        if done:
-            values.update(launched_at=moment, progress=0, fault=None)
-            values["launched_on"] = row["target"]
-        else:
-            values.update(host=None, node=None)
-    if vm_state == VmState.DELETED:
-        values.update(deleted=1, terminated_at=moment, task_state=None)
-    connection.execute(
-        sa.update(table)
-        .where(table.c.id == row["resource_id"])
-        .values(generation=table.c.generation + 1, **values)
+    other = intents.alias("other")
+    older = sa.or_(
+        other.c.state != IntentState.WAITING.value,
+        other.c.created_at < intents.c.created_at,
+        # clocks are no order: of two that wait, written in the same moment, one goes first
+        sa.and_(other.c.created_at == intents.c.created_at, other.c.id < intents.c.id),
     )
-
-
-def without_secrets(arguments: Row) -> Row:
-    """{"arguments": …} without the password that only the build needed; {} if there was none."""
-    guest = arguments.get("guest")
-    if not isinstance(guest, dict) or not guest.get("admin_password"):
-        return {}
-    return {"arguments": {**arguments, "guest": {**guest, "admin_password": None}}}
-
-
-def message_of(row: Row) -> Row:
-    """An intent as it travels to an agent."""
-    return {
-        "id": row["id"],
-        "kind": row["kind"],
-        "attempt": row["attempts"],
-        "resource_id": row["resource_id"],
-        "arguments": row["arguments"],
-        "results": row["results"],
-        "step": row["step"],
-        "error": row["error"] if row["kind"] == "server.create" else None,
-        "cancel": bool(row["cancel_requested"]),
-        "context": {
-            "request_id": row["request_id"],
-            "project_id": row["project_id"],
-            "user_id": row["user_id"],
-        },
-    }
+    neither = sa.and_(intents.c.kind != "server.cleanup", other.c.kind != "server.cleanup")
+    return (
+        sa.select(sa.literal(1))
+        .where(
+            other.c.resource_id == intents.c.resource_id,
+            other.c.id != intents.c.id,
+            other.c.state.in_(_UNFINISHED),
+            older,
+            sa.or_(neither, other.c.target == intents.c.target),
+        )
+        .exists()
+    )

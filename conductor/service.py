@@ -15,7 +15,8 @@ import oslo_messaging
 from oslo_config import cfg
 
 from conductor import hosts
-from conductor.journal import Journal, message_of
+from conductor.ends import cleanup_of, message_of
+from conductor.journal import Journal
 from conductor.sweeper import Sweeper
 from core import config
 from core.context import RequestContext
@@ -119,14 +120,17 @@ class ConductorRole(Role):
         rows = self.journal.waiting(ids)
         if not rows:
             return
-        dead = self.hosts.dead(self._conf.service_down_time)
+        dead = self.hosts.dead(self._conf.service_down_time, {row["target"] for row in rows if row["target"]})
         sendable = []
         for row in rows:
             if row["kind"] == "server.delete" and (row["target"] is None or row["target"] in dead):
-                self.journal.delete_without_host(row, self._sweeper.cleanup_of(row))
-            elif row["target"] is not None and row["target"] not in dead:
+                self.journal.delete_without_host(row, cleanup_of(row) if row["target"] else None)
+            elif row["target"] is None:
+                error = {"step": None, "code": "haneul.no_host", "message": "the server is on no host"}
+                self.journal.fail(row, error)
+            elif row["target"] not in dead:
                 sendable.append(row)
-        self.send(self.journal.grant(sendable))
+        self.send(self.journal.grant(self.journal.settled(sendable)))
 
     def send(self, rows: Sequence[dict[str, Any]]) -> None:
         """Cast granted intents, one message per host. A cast that fails is the sweeper's."""
@@ -165,7 +169,7 @@ class Endpoint:
             ended = {report["type"] for report in reports}
             if "cancel" in verdicts:
                 self._role.dispatch()
-            if "failed" in ended:
+            if ended & {"failed", "retry"}:
                 self._role.ring_scheduler()
         return verdicts
 
@@ -179,7 +183,7 @@ class Endpoint:
     def hello(self, context: RequestContext, host: str, greeting: dict[str, Any]) -> dict[str, Any]:
         self._role.hosts.hello(host, greeting)
         held = [row for row in self._role.journal.held_by(host) if row["kind"] in greeting["kinds"]]
-        granted = self._role.journal.grant(held)
+        granted = self._role.journal.grant(self._role.journal.settled(held))
         waiting = [row for row in self._role.journal.waiting() if row["target"] == host]
         granted += self._role.journal.grant(waiting)
         return {"intents": [message_of(row) for row in granted]}

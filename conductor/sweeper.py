@@ -13,14 +13,15 @@ It takes no input and is idempotent.  In one sweep:
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from oslo_config import cfg
 
+from conductor.ends import cleanup_of
 from core import metrics
-from core.context import admin_context
 from db import intents as db_intents
 from db.cell_schema import intents
 from db.types import now
@@ -46,7 +47,8 @@ class Sweeper:
             self._beat_at = time.monotonic()
         rows = self._unfinished()
         self._measure(rows)
-        dead = self._role.hosts.dead(self._conf.service_down_time)
+        targets = {row["target"] for row in rows if row["target"]}
+        dead = self._role.hosts.dead(self._conf.service_down_time, targets)
         moment = now()
         expired = [
             row
@@ -57,6 +59,16 @@ class Sweeper:
         ]
         endings = [row["id"] for row in expired if row["state"] == IntentState.ENDING.value]
         again = self._role.journal.finish_endings(endings) if endings else []
+        self._role.journal.cancel_waiting(
+            [
+                row
+                for row in rows
+                if row["state"] == IntentState.WAITING.value
+                and row["kind"] == "server.create"
+                and row["target"] is None
+                and row["cancel_requested"]
+            ]
+        )
         self._resend([row for row in expired if row["state"] == IntentState.RUNNING.value], dead)
         self._give_up([row for row in rows if row["target"] in dead], dead)
         self._role.dispatch()
@@ -84,46 +96,30 @@ class Sweeper:
             metrics.OLDEST_INTENT.labels(cell, kind).set(oldest)
 
     def _resend(self, rows: list[dict[str, Any]], dead: dict[str, float]) -> None:
-        alive = [row for row in rows if row["target"] not in dead]
+        alive = self._role.journal.settled([row for row in rows if row["target"] not in dead])
         if alive:
             granted = self._role.journal.grant(alive)
             LOG.info("%d intents had nobody who held them; they are sent again", len(granted))
             self._role.send(granted)
 
     def _give_up(self, rows: list[dict[str, Any]], dead: dict[str, float]) -> None:
-        for row in rows:
+        for row in self._role.journal.settled(rows):
             silent = dead[row["target"]]
+            if row["state"] == IntentState.ENDING.value or row["kind"] == "server.cleanup":
+                continue  # nothing is left there; or there is no hurry
             if row["kind"] == "server.delete":
                 if row["state"] == IntentState.RUNNING.value:
-                    self._role.journal.delete_without_host(row, self.cleanup_of(row))
+                    self._role.journal.delete_without_host(row, cleanup_of(row))
                 continue
-            if silent < self._conf.conductor.give_up_s or row["kind"] == "server.cleanup":
+            if silent < self._conf.conductor.give_up_s:
                 continue
+            since = f"has been silent for {int(silent)} seconds" if math.isfinite(silent) else "is not known"
             error = {
                 "step": row["step"],
                 "code": "haneul.driver.host",
-                "message": f"the host of this server has been silent for {int(silent)} seconds",
+                "message": f"the host of this server {since}",
             }
-            if self._role.journal.fail(row, error) and row["kind"] == "server.create":
-                cleanup = self.cleanup_of(row)
-                if cleanup is not None:
-                    with self._role.cell.write() as connection:
-                        connection.execute(sa.insert(intents), [cleanup])
+            creating = row["kind"] == "server.create"
+            if self._role.journal.fail(row, error, cleanup_of(row) if creating else None) and creating:
                 self._role.journal.finish_endings([row["id"]])
                 self._role.ring_scheduler()
-
-    @staticmethod
-    def cleanup_of(row: dict[str, Any]) -> dict[str, Any] | None:
-        """An intent that removes what a dead host still has of a server, once it is back."""
-        if row["target"] is None:
-            return None
-        return db_intents.row(
-            "server.cleanup",
-            "server",
-            row["resource_id"],
-            admin_context(row["request_id"]),
-            {},
-            target=row["target"],
-            exclusive=False,
-            project_id=row["project_id"],
-        )

@@ -96,14 +96,18 @@ def finished_row(
 def overtake(connection: sa.Connection, intents: sa.Table, resource_id: str) -> list[Row]:
     """Ask every unfinished intent of a resource to stop, and give up their exclusiveness.
 
-    Waiting ones are cancelled at once; running ones stop at their next step
-    boundary and undo what they did. Returns those still running (id, target, attempts).
+    Waiting ones that have nothing on a host are cancelled at once; the others stop at
+    their next step boundary and undo what they did. Returns those (id, target, attempts).
     """
     moment = now()
     of_resource = sa.and_(intents.c.resource_id == resource_id, intents.c.exclusive_key == resource_id)
     connection.execute(
         sa.update(intents)
-        .where(of_resource, intents.c.state == IntentState.WAITING.value, intents.c.attempts == 0)
+        .where(
+            of_resource,
+            intents.c.state == IntentState.WAITING.value,
+            sa.or_(intents.c.attempts == 0, intents.c.target.is_(None)),
+        )
         .values(state=IntentState.CANCELLED.value, exclusive_key=None, finished_at=moment, updated_at=moment)
     )
     running = [
@@ -118,7 +122,7 @@ def overtake(connection: sa.Connection, intents: sa.Table, resource_id: str) -> 
         connection.execute(
             sa.update(intents)
             .where(of_resource, intents.c.state.in_([state.value for state in UNFINISHED]))
-            .values(cancel_requested=True, exclusive_key=None, updated_at=moment)
+            .values(cancel_requested=True, exclusive_key=None, available_at=None, updated_at=moment)
         )
     return running
 

@@ -168,23 +168,61 @@ def allocated(connection: sa.Connection, server_ids: Sequence[str]) -> dict[str,
 
 def release(connection: sa.Connection, server_ids: Sequence[str]) -> None:
     """Take back all allocations of these servers; content when there are none."""
-    if not server_ids:
+    if server_ids:
+        statement = sa.select(allocations.c.consumer_uuid, allocations.c.provider_id)
+        of_them = statement.where(allocations.c.consumer_uuid.in_(server_ids)).distinct()
+        _take_back(connection, [(row[0], row[1]) for row in connection.execute(of_them)])
+        connection.execute(sa.delete(consumers).where(consumers.c.uuid.in_(server_ids)))
+
+
+def release_on(connection: sa.Connection, hosts_of: Mapping[str, str]) -> None:
+    """Take back what each server ({server id: host}) has on that host, and nothing elsewhere."""
+    statement = (
+        sa.select(allocations.c.consumer_uuid, allocations.c.provider_id, providers.c.host)
+        .join(providers, providers.c.id == allocations.c.provider_id)
+        .where(allocations.c.consumer_uuid.in_(list(hosts_of)))
+        .distinct()
+    )
+    pairs = [(row[0], row[1]) for row in connection.execute(statement) if hosts_of[row[0]] == row[2]]
+    _take_back(connection, pairs)
+
+
+def _take_back(connection: sa.Connection, pairs: Sequence[tuple[str, int]]) -> None:
+    """Delete the allocations of (consumer, provider) pairs, and consumers that have none left."""
+    if not pairs:
         return
-    touched = [
-        row[0]
-        for row in connection.execute(
-            sa.select(allocations.c.provider_id).where(allocations.c.consumer_uuid.in_(server_ids)).distinct()
-        )
-    ]
-    connection.execute(sa.delete(allocations).where(allocations.c.consumer_uuid.in_(server_ids)))
-    connection.execute(sa.delete(consumers).where(consumers.c.uuid.in_(server_ids)))
-    if touched:
-        connection.execute(
-            sa.update(providers)
-            .where(providers.c.id.in_(touched))
-            .values(generation=providers.c.generation + 1)
-        )
-        note_changes(connection, touched)
+    of_pairs = sa.tuple_(allocations.c.consumer_uuid, allocations.c.provider_id).in_(pairs)
+    connection.execute(sa.delete(allocations).where(of_pairs))
+    left = sa.select(sa.literal(1)).where(allocations.c.consumer_uuid == consumers.c.uuid).exists()
+    ids = {consumer for consumer, _ in pairs}
+    connection.execute(sa.delete(consumers).where(consumers.c.uuid.in_(ids), ~left))
+    touched = sorted({provider_id for _, provider_id in pairs})
+    connection.execute(
+        sa.update(providers).where(providers.c.id.in_(touched)).values(generation=providers.c.generation + 1)
+    )
+    note_changes(connection, touched)
+
+
+def hold_mappings(connection: sa.Connection, server_ids: Sequence[str]) -> set[str]:
+    """Those of the servers that are not deleted; a deletion that begins now waits for us."""
+    mappings = server_mappings
+    statement = sa.select(mappings.c.server_id).where(
+        mappings.c.server_id.in_(server_ids), mappings.c.deleted.is_(sa.false())
+    )
+    if connection.dialect.name != "sqlite":
+        statement = statement.order_by(mappings.c.server_id).with_for_update()
+    return set(connection.execute(statement).scalars())
+
+
+def cells_of(connection: sa.Connection, server_ids: Sequence[str]) -> dict[str, int]:
+    """{server id: id of the cell in which it has allocations}."""
+    statement = (
+        sa.select(allocations.c.consumer_uuid, providers.c.cell_id)
+        .join(providers, providers.c.id == allocations.c.provider_id)
+        .where(allocations.c.consumer_uuid.in_(server_ids))
+        .distinct()
+    )
+    return {row[0]: row[1] for row in connection.execute(statement)}
 
 
 def forget_servers(connection: sa.Connection, server_ids: Sequence[str]) -> None:

@@ -6,6 +6,8 @@ says, by raising, when to stop.  Guarantees:
 * a step whose result stands in ``run.results`` is not run again;
 * a step may run again after a crash inside it, never concurrently with itself
   in the eyes of the journal (attempts fence);
+* nothing is touched before the journal has said that the attempt still counts: a
+  message that lay in a queue for long, or came twice, does no harm;
 * on failure every step that ran or began is undone, newest first; an undo that
   fails leaves the intent unfinished, so that another attempt undoes it again:
   the journal is told before the first undo, so the way back is never forgotten;
@@ -28,11 +30,14 @@ from lifecycle.steps import Action, Cancelled, Fenced, Run, Step
 LOG = logging.getLogger(__name__)
 
 Probe = Callable[[str, str, str], None]
-"""(kind, step, "before" | "after" | "undo"): crash tests put theirs in ``Engine.probe``."""
+"""(kind, step, "before" | "after" | "undo" | "undone"): crash tests put theirs in ``Engine.probe``."""
 
 
 class Journal(Protocol):
     """Where progress is written down. Every method may raise Fenced or Cancelled."""
+
+    def begin(self, run: Run) -> None:
+        """Does this attempt still count? Asked before the first step; sets ``run.cancelled``."""
 
     def checkpoint(self, run: Run, step: str, events: list[dict[str, Any]], durable: bool) -> None:
         """``run.results`` holds what is done; ``durable``: return only once it is written."""
@@ -80,11 +85,13 @@ class Engine:
     ) -> str:
         """Carry an intent to its end; returns the ending ("fenced" if it was taken away).
 
-        ``error``: an earlier attempt was on its way back; go on undoing.
+        ``error``: why an earlier attempt was on its way back; go on undoing (an
+        action that only goes forward has no way back, and tries again).
         """
         events: list[dict[str, Any]] = []
         try:
-            if error is not None:
+            journal.begin(run)
+            if error is not None and action.undo_on_failure:
                 return self._back(action, run, journal, events, error)
             try:
                 self._forward(action, run, journal, events)
@@ -155,9 +162,12 @@ class Engine:
             # also of steps that have no result: do may have failed half-way, here or before a crash
             if step.undo is None:
                 continue
+            if run.fenced.is_set():
+                raise Fenced(run.intent_id)
             self._call_probe(action, step, "undo")
             try:
                 step.undo(run)
+                self._call_probe(action, step, "undone")
             except Exception:  # noqa: BLE001 - the other undos still run; the intent stays unfinished
                 LOG.exception("intent %s: undo of step %s failed", run.intent_id, step.name)
                 stuck.append(step.name)

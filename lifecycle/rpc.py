@@ -8,7 +8,7 @@ Scheduler (topic ``scheduler``, global transport):
 Conductor (topic ``conductor``, the cell's transport):
     ring(intent_ids)                 intents wait to be sent to their hosts
     report(host, reports)            → verdicts, one per report: "ok", "refused", "cancel"
-    heartbeat(host, beat)            → {"refused": [ids], "cancelled": [ids]}
+    heartbeat(host, beat)            → {"refused": [ids], "cancelled": [ids]}, or {"unknown": True}
     hello(host, greeting)            → {"intents": [messages]}: what the host held
     power_states(host, states)       {server id: power state} seen on the host
 Agent (topic ``compute``, server = host, the cell's transport):
@@ -18,8 +18,8 @@ Agent (topic ``compute``, server = host, the cell's transport):
 
 An intent travels as ``{"id", "kind", "attempt", "resource_id", "arguments",
 "results", "step", "context"}``.  A report is ``{"intent_id", "attempt", "type":
-"checkpoint" | "done" | "failed" | "cancelled", "step", "results", "events",
-"outcome", "error"}``.
+"begin" | "showing" | "checkpoint" | "undoing" | "done" | "failed" | "cancelled" |
+"retry", "step", "results", "events", "outcome", "error"}``.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Cancelled(Exception):
 
 
 class Fenced(Exception):
-    """The journal refused this attempt: somebody else owns the intent. Stop; undo nothing."""
+    """The intent is not this attempt's any more (or the process ends). Stop; undo nothing."""
 
 
 @dataclasses.dataclass
@@ -49,9 +49,13 @@ class Run:
     worker: Any
     context: dict[str, Any] = dataclasses.field(default_factory=dict)
     cancelled: threading.Event = dataclasses.field(default_factory=threading.Event)
+    fenced: threading.Event = dataclasses.field(default_factory=threading.Event)
+    """set when the journal has taken the intent away, or the process is to end"""
 
     def check_cancelled(self) -> None:
         """Call inside a step that lasts long, between harmless points."""
+        if self.fenced.is_set():
+            raise Fenced(self.intent_id)
         if self.cancelled.is_set():
             raise Cancelled(self.intent_id)
 

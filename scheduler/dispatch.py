@@ -5,17 +5,20 @@ between any two leaves something that the next pass can finish:
 
 1. global: the intent is leased to this scheduler and the host's resources are
    claimed, with the decision, in one transaction;
-2. cell: server and intent are written (idempotent by id), leased to the host;
-3. global: the mapping turns, the global copies go; a deletion that was asked for
-   meanwhile is found here and carried out;
+2. cell: server and intent are written (idempotent by id), leased to the host; the
+   conductor does not touch them before
+3. global: the mapping turns, the global copies go; what was changed meanwhile is
+   copied again first, a deletion that was asked for is found here and carried out;
 4. the intent is cast to its host's agent.
 
 A scheduler that dies after 1 leaves a leased intent: when the lease runs out the
-next pass finds the allocation and goes on with the same host.
+next pass finds the allocation and goes on with the same host.  One that was only
+slow finds its work done by the other: nothing that it still writes changes that.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 from collections.abc import Sequence
@@ -24,7 +27,7 @@ from typing import Any
 import sqlalchemy as sa
 from oslo_db import exception as db_exc
 
-from conductor.journal import end_server, message_of
+from conductor.ends import end_server, message_of
 from db import cell_schema, global_schema, placement
 from db.sessions import Database, Databases, retrying
 from db.types import now
@@ -33,6 +36,9 @@ from scheduler.placement import Decision
 
 LOG = logging.getLogger(__name__)
 Row = dict[str, Any]
+
+
+_TURNS = 4
 
 
 class Lost(Exception):
@@ -59,8 +65,20 @@ class Dispatcher:
     ) -> list[int]:
         """Lease the intents (where they lie in the global database) and claim; returns lost providers.
 
-        :raises Lost: an intent was taken by another scheduler; nothing is written.
+        :raises Lost: an intent was taken by another scheduler, or its server deleted;
+            nothing is written.
         """
+        try:
+            return self._claim(source, placed, claims)
+        except db_exc.DBDuplicateEntry as error:
+            raise Lost from error  # another scheduler has claimed for the same server
+
+    def _claim(
+        self,
+        source: Database,
+        placed: Sequence[tuple[Row, Decision]],
+        claims: dict[tuple[int, int], list[Row]],
+    ) -> list[int]:
         moment = now()
         with self._databases.global_.write() as connection:
             if source.cell_id is None:
@@ -85,6 +103,11 @@ class Dispatcher:
                     )
                 )
                 if done.rowcount != len(placed):
+                    raise Lost
+            else:
+                # the intent lies in the cell: what a deletion marks here first keeps us from claiming after it
+                ids = [row["resource_id"] for row, _ in placed]
+                if len(placement.hold_mappings(connection, ids)) != len(ids):
                     raise Lost
             lost = placement.claim(connection, claims, self._owner)
             self._record(connection, placed, moment)
@@ -133,25 +156,34 @@ class Dispatcher:
 
     def move(self, cell: Database, placed: Sequence[tuple[Row, Decision]]) -> list[Row]:
         """Servers from the global database into ``cell``; returns the intents to cast."""
-        ids = [row["resource_id"] for row, _ in placed]
+        granted: dict[str, Row] = {}
+        left = list(placed)
+        for _ in range(_TURNS):
+            ids = [row["resource_id"] for row, _ in left]
+            servers, tags = self._read_global(ids)
+            granted.update({row["id"]: row for row in self._write_cell(cell, left, servers, tags)})
+            copied = {id_: row["generation"] for id_, row in servers.items()}
+            cancelled, changed = self._turn(cell, left, copied)
+            if cancelled:
+                # here too: if another scheduler ended these before we wrote, no allocation tells where
+                self._drop_copies(cell, [row["resource_id"] for row, _ in left if row["id"] in cancelled])
+                self.finish_cancelled([row for row, _ in left if row["id"] in cancelled])
+            for intent_id in cancelled:
+                granted.pop(intent_id, None)
+            left = [(row, decision) for row, decision in left if row["id"] in changed]
+            if not left:
+                break
+        # what goes on being changed is moved by a later pass, once our lease of it has run out
+        unmoved = {row["id"] for row, _ in left}
+        return [row for id_, row in granted.items() if id_ not in unmoved]
+
+    def _read_global(self, ids: Sequence[str]) -> tuple[dict[str, Row], list[Row]]:
+        servers, tags = global_schema.servers, global_schema.server_tags
         with self._databases.global_.read() as connection:
-            servers = {
-                row["id"]: dict(row)
-                for row in connection.execute(
-                    sa.select(global_schema.servers).where(global_schema.servers.c.id.in_(ids))
-                ).mappings()
-            }
-            tags = [
-                dict(row)
-                for row in connection.execute(
-                    sa.select(global_schema.server_tags).where(global_schema.server_tags.c.server_id.in_(ids))
-                ).mappings()
-            ]
-        moved_intents = self._write_cell(cell, placed, servers, tags)
-        cancelled = self._turn(cell, placed)
-        if cancelled:
-            self._undo(cell, [row for row, _ in placed if row["id"] in cancelled])
-        return [row for row in moved_intents if row["id"] not in cancelled]
+            found = connection.execute(sa.select(servers).where(servers.c.id.in_(ids))).mappings().all()
+            # tags are read after the row that counts their changes
+            tag_rows = connection.execute(sa.select(tags).where(tags.c.server_id.in_(ids))).mappings().all()
+        return {row["id"]: dict(row) for row in found}, [dict(row) for row in tag_rows]
 
     @retrying
     def _write_cell(
@@ -161,13 +193,14 @@ class Dispatcher:
         servers: dict[str, Row],
         tags: list[Row],
     ) -> list[Row]:
+        """Write the copies; returns the intents that were granted to their hosts by this."""
         moment = now()
         intents, rows = [], []
         for row, decision in placed:
             assert decision.chosen is not None
             choice = decision.chosen
-            intents.append(self._granted(row, choice.host, choice.zone, moment))
-            if row["resource_id"] in servers:
+            if row["resource_id"] in servers:  # else another scheduler has moved it already
+                intents.append(self._granted(row, choice.host, choice.zone, moment))
                 rows.append(
                     {
                         **servers[row["resource_id"]],
@@ -177,39 +210,54 @@ class Dispatcher:
                         "updated_at": moment,
                     }
                 )
+        if not rows:
+            return []
         try:
             with cell.write() as connection:
-                if rows:
-                    connection.execute(sa.insert(cell_schema.servers), rows)
+                connection.execute(sa.insert(cell_schema.servers), rows)
                 if tags:
                     connection.execute(sa.insert(cell_schema.server_tags), tags)
                 connection.execute(sa.insert(cell_schema.intents), intents)
         except db_exc.DBDuplicateEntry:
-            # a pass that died after this step wrote some of them; the agent's host is the same
-            self._write_cell_again(cell, rows, tags, intents)
+            # a pass that died after this step wrote some of them; the host is the same
+            return self._write_cell_again(cell, rows, tags, intents)
         return intents
 
     @staticmethod
-    def _write_cell_again(cell: Database, rows: list[Row], tags: list[Row], intents: list[Row]) -> None:
+    def _write_cell_again(cell: Database, rows: list[Row], tags: list[Row], intents: list[Row]) -> list[Row]:
+        """The same when copies may be there: never over newer ones."""
+        granted = []
+        servers, server_tags = cell_schema.servers, cell_schema.server_tags
         with cell.write() as connection:
-            for table, wanted, key in (
-                (cell_schema.servers, rows, "id"),
-                (cell_schema.intents, intents, "id"),
-            ):
-                present = set(
+            for row in rows:
+                present = connection.execute(
+                    sa.select(servers.c.generation).where(servers.c.id == row["id"])
+                ).scalar()
+                if present is not None and present >= row["generation"]:
+                    continue
+                connection.execute(sa.delete(server_tags).where(server_tags.c.server_id == row["id"]))
+                connection.execute(sa.delete(servers).where(servers.c.id == row["id"]))
+                connection.execute(sa.insert(servers).values(**row))
+                own = [tag for tag in tags if tag["server_id"] == row["id"]]
+                if own:
+                    connection.execute(sa.insert(server_tags), own)
+            table = cell_schema.intents
+            for intent in intents:
+                found = connection.execute(
+                    sa.select(table.c.attempts, table.c.state).where(table.c.id == intent["id"])
+                ).first()
+                if found is None:
+                    connection.execute(sa.insert(table).values(**intent))
+                    granted.append(intent)
+                elif found.state == IntentState.RUNNING.value and found.attempts <= intent["attempts"]:
+                    keys = ("arguments", "attempts", "lease_owner", "lease_until", "updated_at")
                     connection.execute(
-                        sa.select(table.c[key]).where(table.c[key].in_([row[key] for row in wanted]))
-                    ).scalars()
-                )
-                missing = [row for row in wanted if row[key] not in present]
-                if missing:
-                    connection.execute(sa.insert(table), missing)
-            ids = {tag["server_id"] for tag in tags}
-            if ids:
-                connection.execute(
-                    sa.delete(cell_schema.server_tags).where(cell_schema.server_tags.c.server_id.in_(ids))
-                )
-                connection.execute(sa.insert(cell_schema.server_tags), tags)
+                        sa.update(table)
+                        .where(table.c.id == intent["id"])
+                        .values(**{key: intent[key] for key in keys})
+                    )
+                    granted.append(intent)
+        return granted
 
     def _granted(self, row: Row, host: str, zone: str, moment: datetime.datetime) -> Row:
         arguments = dict(row["arguments"])
@@ -228,51 +276,71 @@ class Dispatcher:
         }
 
     @retrying
-    def _turn(self, cell: Database, placed: Sequence[tuple[Row, Decision]]) -> set[str]:
-        """The mapping turns and the global copies go; returns intents cancelled meanwhile."""
+    def _turn(
+        self, cell: Database, placed: Sequence[tuple[Row, Decision]], copied: dict[str, int]
+    ) -> tuple[set[str], set[str]]:
+        """The mapping turns and the global copies go, unless something happened since they were copied.
+
+        ``copied``: {server id: generation} of the copies.  Returns the intents that
+        were cancelled, and those whose server was changed, meanwhile.
+        """
         intents, servers = global_schema.intents, global_schema.servers
+        server_tags, mappings = global_schema.server_tags, global_schema.server_mappings
         by_intent = {row["id"]: row["resource_id"] for row, _ in placed}
         with self._databases.global_.write() as connection:
-            connection.execute(
-                sa.delete(intents).where(
-                    intents.c.id.in_(list(by_intent)), intents.c.cancel_requested.is_(sa.false())
+            placement.hold_mappings(connection, list(by_intent.values()))
+            asked = connection.execute(
+                sa.select(intents.c.id).where(
+                    intents.c.id.in_(list(by_intent)), intents.c.cancel_requested.is_(sa.true())
                 )
+            ).scalars()
+            cancelled = set(asked)
+            known = connection.execute(
+                sa.select(servers.c.id, servers.c.generation).where(servers.c.id.in_(by_intent.values()))
             )
-            cancelled = set(
-                connection.execute(sa.select(intents.c.id).where(intents.c.id.in_(list(by_intent)))).scalars()
-            )
-            moved = [server for intent, server in by_intent.items() if intent not in cancelled]
+            now_at = {row.id: row.generation for row in known}
+            changed = {
+                intent
+                for intent, server in by_intent.items()
+                if intent not in cancelled and now_at.get(server, -1) > copied.get(server, -1)
+            }
+            turned = {intent: by_intent[intent] for intent in set(by_intent) - cancelled - changed}
+            moved = [server for server in turned.values() if server in now_at]
             if moved:
-                mappings = global_schema.server_mappings
+                connection.execute(sa.delete(intents).where(intents.c.id.in_(list(turned))))
                 connection.execute(
                     sa.update(mappings).where(mappings.c.server_id.in_(moved)).values(cell_id=cell.cell_id)
                 )
                 connection.execute(sa.delete(servers).where(servers.c.id.in_(moved)))
-                connection.execute(
-                    sa.delete(global_schema.server_tags).where(
-                        global_schema.server_tags.c.server_id.in_(moved)
-                    )
-                )
-        return cancelled
+                connection.execute(sa.delete(server_tags).where(server_tags.c.server_id.in_(moved)))
+        return cancelled, changed
 
-    def _undo(self, cell: Database, rows: Sequence[Row]) -> None:
-        """A deletion overtook these while they were placed: nothing was cast yet."""
+    def finish_cancelled(self, rows: Sequence[Row]) -> None:
+        """Complete the deletion of servers that never got to a host: nothing was cast yet.
+
+        Copies in a cell go first: the allocation that says where they are goes last.
+        """
         ids = [row["resource_id"] for row in rows]
-        with cell.write() as connection:
-            connection.execute(
-                sa.delete(cell_schema.intents).where(cell_schema.intents.c.resource_id.in_(ids))
-            )
-            connection.execute(
-                sa.delete(cell_schema.server_tags).where(cell_schema.server_tags.c.server_id.in_(ids))
-            )
-            connection.execute(sa.delete(cell_schema.servers).where(cell_schema.servers.c.id.in_(ids)))
-        self.finish_cancelled(rows)
+        with self._databases.global_.read() as connection:
+            cells = placement.cells_of(connection, ids)
+        for cell_id in sorted(set(cells.values())):
+            here = [server for server, found in cells.items() if found == cell_id]
+            self._drop_copies(self._databases.cell(cell_id), here)
+        self._end_cancelled(rows)
 
     @retrying
-    def finish_cancelled(self, rows: Sequence[Row]) -> None:
-        """Complete the deletion of servers that never got to a host."""
+    def _drop_copies(self, cell: Database, ids: Sequence[str]) -> None:
+        intents, servers, tags = cell_schema.intents, cell_schema.servers, cell_schema.server_tags
+        with cell.write() as connection:
+            connection.execute(sa.delete(intents).where(intents.c.resource_id.in_(ids)))
+            connection.execute(sa.delete(tags).where(tags.c.server_id.in_(ids)))
+            connection.execute(sa.delete(servers).where(servers.c.id.in_(ids)))
+
+    @retrying
+    def _end_cancelled(self, rows: Sequence[Row]) -> None:
         moment = now()
         intents, servers = global_schema.intents, global_schema.servers
+        tags = global_schema.server_tags
         ids = [row["resource_id"] for row in rows]
         with self._databases.global_.write() as connection:
             placement.forget_servers(connection, ids)
@@ -284,9 +352,11 @@ class Dispatcher:
                     exclusive_key=None,
                     finished_at=moment,
                     updated_at=moment,
+                    lease_owner=None,
                     lease_until=None,
                 )
             )
+            connection.execute(sa.delete(tags).where(tags.c.server_id.in_(ids)))
             connection.execute(
                 sa.update(servers)
                 .where(servers.c.id.in_(ids))
@@ -321,6 +391,7 @@ class Dispatcher:
                         intents.c.id == row["id"],
                         intents.c.state == IntentState.WAITING.value,
                         intents.c.attempts == row["attempts"],
+                        intents.c.cancel_requested.is_(sa.false()),
                     )
                     .values(**{key: new[key] for key in keys})
                 )
@@ -329,7 +400,12 @@ class Dispatcher:
                 connection.execute(
                     sa.update(servers)
                     .where(servers.c.id == row["resource_id"])
-                    .values(host=decision.chosen.host, node=decision.chosen.node, updated_at=moment)
+                    .values(
+                        host=decision.chosen.host,
+                        node=decision.chosen.node,
+                        updated_at=moment,
+                        generation=servers.c.generation + 1,
+                    )
                 )
                 granted.append(new)
         return granted
@@ -356,6 +432,7 @@ class Dispatcher:
                     .where(
                         intents.c.id == row["id"],
                         intents.c.attempts == row["attempts"],
+                        intents.c.state == row["state"],
                         intents.c.cancel_requested.is_(sa.false()),
                     )
                     .values(
@@ -379,7 +456,10 @@ class Dispatcher:
                 )
                 if done.rowcount == 1:
                     end_server(connection, row, IntentState.FAILED.value, {}, error, moment, servers)
-        with self._databases.global_.write() as connection:
+        with (
+            contextlib.suppress(db_exc.DBDuplicateEntry),  # another scheduler came to the same end
+            self._databases.global_.write() as connection,
+        ):
             self._record(connection, failed, moment)
 
 

@@ -17,8 +17,8 @@ import oslo_messaging
 import sqlalchemy as sa
 from oslo_config import cfg
 
+from conductor.ends import message_of
 from conductor.hosts import Hosts
-from conductor.journal import message_of
 from core import config, metrics
 from core.context import RequestContext
 from core.messaging import Messaging
@@ -44,6 +44,7 @@ OPTS = [
     cfg.FloatOpt("interval_s", default=5, min=0.1, help="Seconds between passes that nobody rang for."),
     cfg.IntOpt("batch", default=500, min=1, help="Intents that one pass takes at the most."),
     cfg.FloatOpt("lease_s", default=30, min=1, help="How long a pass may be silent about its intents."),
+    cfg.FloatOpt("host_lease_s", default=60, min=1, help="How long a host may be silent about a new intent."),
 ]
 
 
@@ -70,7 +71,8 @@ class SchedulerRole(Role):
         self.table = HostTable(ratios=options.default_ratios(conf))
         self.loader = Loader(self.databases, self.table, self.owner)
         self._pass = Pass.from_conf(self.table, conf)
-        self._dispatcher = Dispatcher(self.databases, self.owner, conf.scheduler.lease_s, host_lease_s=60)
+        options_ = conf.scheduler
+        self._dispatcher = Dispatcher(self.databases, self.owner, options_.lease_s, options_.host_lease_s)
         self._messaging = Messaging(conf)
         self._cell_messaging: dict[str, Messaging] = {}
         self._server = self._messaging.server(SCHEDULER_TOPIC, self.owner, [Endpoint(self)])
@@ -100,7 +102,7 @@ class SchedulerRole(Role):
         """Place everything that waits; repeats while whole batches come."""
         self._housekeep()
         while True:
-            taken = sum(self._pass_over(source) for source in [self.databases.global_, *self._cells()])
+            taken = sum(self._try_pass(source) for source in [self.databases.global_, *self._cells()])
             metrics.QUEUE.labels("scheduler").set(taken)
             if taken < self._conf.scheduler.batch:
                 return
@@ -132,6 +134,14 @@ class SchedulerRole(Role):
         with source.read() as connection:
             return [dict(row) for row in connection.execute(statement).mappings()]
 
+    def _try_pass(self, source: Database) -> int:
+        """A database that fails must not keep the others' servers waiting."""
+        try:
+            return self._pass_over(source)
+        except Exception:  # noqa: BLE001 - logged; what was claimed is found again when its lease runs out
+            LOG.exception("the pass over database %s failed; it is tried again", source.name)
+            return 0
+
     def _pass_over(self, source: Database) -> int:
         rows = self._waiting(source)
         if not rows:
@@ -148,7 +158,7 @@ class SchedulerRole(Role):
                 rows = self._place(source, rows)
             except Lost:
                 time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - spreads schedulers, no secret
-                rows = self._waiting(source)
+                rows = [row for row in self._waiting(source) if not row["cancel_requested"]]
         metrics.SCHEDULER_PASSES.inc()
         metrics.SCHEDULER_PASS_SECONDS.observe(time.monotonic() - started)
         return len(cancelled) + len(rows)
@@ -158,6 +168,9 @@ class SchedulerRole(Role):
         self.loader.refresh()
         with self.databases.global_.read() as connection:
             held = placement.allocated(connection, [row["resource_id"] for row in rows if row["attempts"]])
+        known = {item["id"] for item in self.loader.providers.values() if item["uuid"] in self.table}
+        # a host whose cell can't be read now: what it has been promised waits for it
+        rows = [row for row in rows if held.get(row["resource_id"], None) in {None, *known}]
         fresh = [row for row in rows if row["resource_id"] not in held]
         decisions = self._pass.place(self._request(source, row) for row in fresh)
         decided = list(zip(fresh, decisions, strict=True))
@@ -189,7 +202,7 @@ class SchedulerRole(Role):
             )
         try:
             lost = set(self._dispatcher.claim(source, placed, claims))
-        except Lost:
+        except Exception:
             for _, decision in placed:
                 if decision.hold is not None:
                     self.table.release(decision.hold)
@@ -223,11 +236,15 @@ class SchedulerRole(Role):
             by_cell.setdefault(decision.chosen.cell, []).append((row, decision))
         for name, group in by_cell.items():
             cell_row = next(row for row in self.databases.cell_rows() if row["name"] == name)
-            cell = self.databases.cell(cell_row["id"])
-            if source.cell_id is None:
-                granted = self._dispatcher.move(cell, group)
-            else:
-                granted = self._dispatcher.replace(cell, group)
+            try:
+                cell = self.databases.cell(cell_row["id"])
+                if source.cell_id is None:
+                    granted = self._dispatcher.move(cell, group)
+                else:
+                    granted = self._dispatcher.replace(cell, group)
+            except Exception:  # noqa: BLE001 - logged; found again when the lease runs out
+                LOG.exception("%d servers could not be moved to cell %s", len(group), name)
+                continue
             metrics.SCHEDULED.labels("placed").inc(len(granted))
             self._cast(cell_row, granted)
 

@@ -72,7 +72,9 @@ def _power_off(run: Run) -> dict[str, Any]:
 
 
 def _power_off_hard(run: Run) -> None:
-    _driver(run).power_off(run.resource_id, 0)
+    """Undo of power_on: content when there is no guest, since define may never have run."""
+    if _driver(run).power_state(run.resource_id) != PowerState.NOSTATE:
+        _driver(run).power_off(run.resource_id, 0)
 
 
 def _reboot_soft(run: Run) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def _reboot_soft(run: Run) -> dict[str, Any]:
 
 
 def _reboot_hard(run: Run) -> dict[str, Any]:
-    _driver(run).power_off(run.resource_id, 0)
+    _power_off_hard(run)
     if "guest" in run.arguments:
         _define(run)
     _driver(run).power_on(run.resource_id)

@@ -76,7 +76,7 @@ def rendered(kind: str, doc: str, *, initial: bool) -> tuple[Path, str]:
     with engine.connect() as connection:
         context = MigrationContext.configure(connection)
         found = produce_migrations(context, migrate.metadata_of(kind))
-        writer(context, (), [found])  # type: ignore[list-item]
+        writer(context, (), [found])
     assert found.upgrade_ops is not None
     if found.upgrade_ops.is_empty():
         return Path(script.dir), ""

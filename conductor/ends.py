@@ -1,0 +1,109 @@
+"""What an intent's end does to its server, and what else is made of an intent's row."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from core.context import admin_context
+from db import global_schema
+from db import intents as db_intents
+from db.cell_schema import server_tags, servers
+from lifecycle.states import SERVER, IntentState, VmState
+
+Row = dict[str, Any]
+
+
+def end_server(
+    connection: sa.Connection,
+    row: Row,
+    state: str,
+    outcome: Row,
+    error: Row | None,
+    moment: datetime.datetime,
+    table: sa.Table = servers,
+) -> None:
+    """What the end of an intent does to its server's row, by the state table.
+
+    ``table``: the cell's servers, or the global ones for servers without a host.
+    """
+    transition = SERVER.get(row["kind"])
+    if row["resource_type"] != "server" or transition is None:
+        return
+    done = state == IntentState.DONE.value
+    vm_state, power_state = transition.done if done else transition.failed
+    values: Row = {"updated_at": moment}
+    if not row["cancel_requested"]:
+        values["task_state"] = None
+    if vm_state is not None and (done or state == IntentState.FAILED.value):
+        values["vm_state"] = vm_state
+    power_state = outcome.get("power_state", power_state)
+    if power_state is not None:
+        values["power_state"] = power_state
+    if error is not None and state == IntentState.FAILED.value:
+        values["fault"] = {
+            "code": 500,
+            "message": error.get("message", "")[:255],
+            "details": error.get("details"),
+            "step": error.get("step"),
+            "created": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+    if row["kind"] == "server.create":
+        if done:
+            values.update(launched_at=moment, progress=0, fault=None)
+            values["launched_on"] = row["target"]
+        else:
+            values.update(host=None, node=None)
+    if done and vm_state == VmState.DELETED:
+        tags = global_schema.server_tags if table is global_schema.servers else server_tags
+        connection.execute(sa.delete(tags).where(tags.c.server_id == row["resource_id"]))
+        values.update(deleted=1, terminated_at=moment, task_state=None)
+    connection.execute(
+        sa.update(table)
+        .where(table.c.id == row["resource_id"])
+        .values(generation=table.c.generation + 1, **values)
+    )
+
+
+def without_secrets(arguments: Row) -> Row:
+    """{"arguments": …} without the password that only the build needed; {} if there was none."""
+    guest = arguments.get("guest")
+    if not isinstance(guest, dict) or not guest.get("admin_password"):
+        return {}
+    return {"arguments": {**arguments, "guest": {**guest, "admin_password": None}}}
+
+
+def message_of(row: Row) -> Row:
+    """An intent as it travels to an agent."""
+    return {
+        "id": row["id"],
+        "kind": row["kind"],
+        "attempt": row["attempts"],
+        "resource_id": row["resource_id"],
+        "arguments": row["arguments"],
+        "results": row["results"],
+        "step": row["step"],
+        "error": row["error"],
+        "cancel": bool(row["cancel_requested"]),
+        "context": {
+            "request_id": row["request_id"],
+            "project_id": row["project_id"],
+            "user_id": row["user_id"],
+        },
+    }
+
+
+def cleanup_of(row: Row) -> Row:
+    """An intent that removes what a host still has of a server, once the host can."""
+    return db_intents.row(
+        "server.cleanup",
+        "server",
+        row["resource_id"],
+        admin_context(row["request_id"]),
+        {},
+        target=row["target"],
+        exclusive=False,
+        project_id=row["project_id"],
+    )
