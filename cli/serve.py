@@ -33,6 +33,7 @@ ROLES = {
     "databases": "cli.database:make_role",
     "conductor": "conductor.service:make_role",
     "scheduler": "scheduler.service:make_role",
+    "image": "image.service:make_role",
     "api-image": "api.image.app:make_role",
     "api-compute": "api.compute.app:make_role",
     "compute": "compute.service:make_role",

@@ -57,3 +57,8 @@ class ImageRole(Role):
                 LOG.warning("the image janitor failed: %s", error)
             if self._stopping.wait(self._interval):
                 return
+
+
+def make_role(conf: cfg.ConfigOpts) -> ImageRole:
+    """The janitor as a role of ``haneul serve``."""
+    return ImageRole(conf)
