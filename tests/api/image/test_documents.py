@@ -8,9 +8,11 @@ from typing import Any
 import hypothesis
 import jsonschema
 import pytest
+import schemathesis
 from hypothesis import strategies
 from schemathesis import GenerationMode, openapi
 
+from api.image import patches
 from api.image.app import make_api
 from api.image.services import ImageServices
 from api.image.versions import _document
@@ -85,6 +87,7 @@ class _App:
 
 
 APP = _App()
+schemathesis.serializer.alias(patches.MEDIA_TYPES[0], "application/json")
 OPERATIONS = [each.ok() for each in openapi.from_dict(_document()).get_all_operations()]
 SETTINGS = hypothesis.settings(
     max_examples=25,
