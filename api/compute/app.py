@@ -11,7 +11,7 @@ from api.common.app import Api, make_wsgi
 from api.common.server import ApiRole
 from api.compute.controllers import all_controllers
 from api.compute.services import GROUP, ComputeServices
-from api.compute.versions import PREFIX, VERSIONS
+from api.compute.versions import LEGACY, PREFIX, VERSIONS
 
 
 def make_api(services: ComputeServices) -> Api:
@@ -20,7 +20,7 @@ def make_api(services: ComputeServices) -> Api:
         "compute",
         services,
         all_controllers(services),
-        prefixes=(PREFIX,),
+        prefixes=(PREFIX, LEGACY),
         versions=VERSIONS,
         project_prefix=True,
         request_id_headers=("x-openstack-request-id", "x-compute-request-id"),

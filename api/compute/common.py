@@ -86,8 +86,9 @@ def uuid_of(text: str, complaint: str) -> str:
 
 
 def number_of(text: str, field: str) -> int:
-    """A whole number in a path. :raises BadRequest: it is none."""
+    """A whole number in a path; one that no row can have comes as -1. :raises BadRequest: it is none."""
     try:
-        return whole(text, field)
+        number = int(text)
     except ValueError:
         raise BadRequest(f"Invalid input for {field}: '{text}' is not a whole number.") from None
+    return number if 0 <= number <= 0x7FFFFFFF else -1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import sqlalchemy as sa
@@ -53,8 +54,16 @@ LIST_275 = v.query(_LIST, additional=False)
 _MANAGE = "os_compute_api:os-flavor-manage:"
 
 
-def view(call: Call, row: sa.RowMapping) -> dict[str, Any]:
-    """A flavor as show and detail give it at the call's microversion."""
+def shows_extra_specs(call: Call) -> bool:
+    """Does a flavor in the answer come with its extra specs?"""
+    return call.since("2.61") and call.allowed("os_compute_api:os-flavor-extra-specs:index")
+
+
+def view(call: Call, row: sa.RowMapping, extra_specs: bool | None = None) -> dict[str, Any]:
+    """A flavor as show and detail give it at the call's microversion.
+
+    ``extra_specs``: lists ask ``shows_extra_specs`` once and say so for every row.
+    """
     swap = row["swap_mib"]
     result = {
         "id": row["flavor_id"],
@@ -71,7 +80,7 @@ def view(call: Call, row: sa.RowMapping) -> dict[str, Any]:
     }
     if call.since("2.55"):
         result["description"] = row["description"]
-    if call.since("2.61") and call.allowed("os_compute_api:os-flavor-extra-specs:index"):
+    if shows_extra_specs(call) if extra_specs is None else extra_specs:
         result["extra_specs"] = row["extra_specs"]
     return result
 
@@ -153,7 +162,9 @@ class FlavorsController(Controller):
     )
     def detail(self, call: Call) -> dict[str, Any]:
         """List flavors with everything."""
-        return self._page(call, "flavors/detail", view)
+        return self._page(
+            call, "flavors/detail", functools.partial(view, extra_specs=shows_extra_specs(call))
+        )
 
     @operation("GET", "/flavors/{flavor_id}", policy="os_compute_api:flavors")
     def show(self, call: Call) -> dict[str, Any]:

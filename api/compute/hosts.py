@@ -87,9 +87,9 @@ class HostsController(Controller):
         for key, word in words.items():
             if word not in ("enable", "disable"):
                 raise BadRequest(f"Invalid {key}: '{word}'. enable or disable is expected.")
+        cell, row = db_services.by_host(self.services.databases, host, db_services.COMPUTE)
         if "maintenance_mode" in words:
             raise NotImplementedHere("The hypervisors here have no maintenance mode.")
-        cell, row = db_services.by_host(self.services.databases, host, db_services.COMPUTE)
         disabled = words["status"] == "disable"
         db_services.update(self.services.databases, cell, row, {"disabled": disabled})
         return {"host": host, "status": "disabled" if disabled else "enabled"}

@@ -1,7 +1,7 @@
 """Version documents, and the OpenAPI document of this API.
 
-``/`` and ``/versions`` list both major versions; ``/v2.1`` describes the one that
-is served.  The legacy ``/v2`` is listed as clients expect, without microversions.
+``/`` and ``/versions`` list both major versions, ``/v2.1`` and ``/v2`` describe one.
+Below ``/v2``, which is what the API was called before microversions, the same calls are served.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from api.common.operations import NO_POLICY, Call, Controller, operation
 from core.errors import NotFound
 
 PREFIX = "v2.1"
+LEGACY = "v2"
 VERSIONS = VersionRange("compute", "2.1", "2.96", "X-OpenStack-Nova-API-Version")
 _MEDIA = "application/vnd.openstack.compute+json;version="
 
@@ -43,12 +44,13 @@ class VersionsController(Controller):
 
     @operation("GET", "/", policy=NO_POLICY, needs_auth=False)
     def show(self, call: Call) -> dict[str, Any]:
-        """Describe version 2.1 and its microversions."""
-        entry = _entry(call, PREFIX)
+        """Describe version 2.1 and its microversions; at /v2 the version before them."""
+        legacy = call.request.path_info.strip("/").split("/")[0] == LEGACY
+        entry = _entry(call, "v2.0" if legacy else PREFIX)
         entry["links"].append(
             {"rel": "describedby", "type": "text/html", "href": "https://docs.openstack.org/api-ref/compute/"}
         )
-        entry["media-types"] = [{"base": "application/json", "type": f"{_MEDIA}2.1"}]
+        entry["media-types"] = [{"base": "application/json", "type": f"{_MEDIA}{'2' if legacy else '2.1'}"}]
         return {"version": entry}
 
     @operation("GET", "/versions/{version_id}", policy=NO_POLICY)

@@ -66,7 +66,8 @@ def test_names_are_unique_and_ids_numbers(api: Api) -> None:
     api.put("/os-aggregates/2", {"aggregate": {"name": "a"}}, as_=ADMIN, status=409)
     api.put("/os-aggregates/2", {"aggregate": {}}, as_=ADMIN, status=400)
     api.get("/os-aggregates/x", as_=ADMIN, status=400)
-    api.get("/os-aggregates/9", as_=ADMIN, status=404)
+    for unknown in ("9", "-1", "99999999999999999999"):
+        api.get(f"/os-aggregates/{unknown}", as_=ADMIN, status=404)
     api.post("/os-aggregates", {"aggregate": {"name": "c"}}, as_=MEMBER, status=403)
 
 

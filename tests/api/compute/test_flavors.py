@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from api.compute.services import ComputeServices
 from tests.api.compute.conftest import ADMIN, MEMBER, OTHER, Api
+from tests.db import statements
 
 SMALL = {"name": "small", "id": "1", "ram": 512, "vcpus": 1, "disk": 1}
 BASE_KEYS = {
@@ -113,6 +115,15 @@ def test_list_filters_sorts_and_pages(api: Api) -> None:
     api.get("/flavors?is_public=maybe", as_=ADMIN, status=400)
     api.get("/flavors?colour=red", version="2.74")
     api.get("/flavors?colour=red", version="2.75", status=400)
+
+
+def test_lists_cost_one_statement(api: Api, services: ComputeServices) -> None:
+    for number in range(3):
+        make(api, id=str(number), name=f"f{number}")
+    for path in ("/flavors", "/flavors/detail"):
+        with statements.of(services.databases) as run:
+            assert len(api.get(path, version="2.61").json["flavors"]) == 3
+        assert len(run) == 1
 
 
 def test_delete(api: Api) -> None:

@@ -241,5 +241,6 @@ def test_os_hosts_until_2_42(api: Api, services: ComputeServices) -> None:
     assert changed == {"host": "h1", "status": "disabled"}
     api.put("/os-hosts/h1", {"status": "off"}, as_=ADMIN, status=400)
     api.put("/os-hosts/h1", {"maintenance_mode": "enable"}, as_=ADMIN, status=501)
+    api.put("/os-hosts/h9", {"maintenance_mode": "enable"}, as_=ADMIN, status=404)
     api.get("/os-hosts/h1/reboot", as_=ADMIN, status=501)
     api.get("/os-hosts", as_=ADMIN, version="2.43", status=404)

@@ -25,6 +25,13 @@ def test_the_version_itself_is_no_redirect(api: Api, path: str) -> None:
     assert entry["links"][0]["href"].endswith("/v2.1/")
 
 
+def test_every_link_of_the_list_leads_to_its_version(api: Api) -> None:
+    for listed in api.app.get("/").json["versions"]:
+        shown = api.app.get(listed["links"][0]["href"], status=200).json["version"]
+        assert (shown["id"], shown["status"]) == (listed["id"], listed["status"])
+    assert api.app.get("/v2/flavors", headers={"X-Auth-Token": "reader@p1"}).json == {"flavors": []}
+
+
 def test_versions_by_id(api: Api) -> None:
     assert api.get("/versions/v2.1").json["version"]["id"] == "v2.1"
     api.get("/versions/v9", status=404)
