@@ -6,6 +6,7 @@ are a resource's project_id and user_id; without one, the asker's own project.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,8 +43,23 @@ BASE_RULES = [
 ]
 
 
+_REMEMBER_S = 5.0
+_REMEMBER_MOST = 10_000
+_ASKER = (
+    ["user_id", "project_id", "domain_id", "system_scope", "user_domain_id", "project_domain_id"]
+    + ["is_admin", "is_admin_project", "service_user_id", "service_project_id"]
+    + ["service_user_domain_id", "service_project_domain_id"]
+)
+
+
 class Policy:
-    """One API's enforcer."""
+    """One API's enforcer.
+
+    oslo.policy looks for changed files and inspects signatures at every question:
+    milliseconds per request.  A verdict depends on nothing but the rule, the asker's
+    attributes and the target, so it is remembered for a few seconds; a changed
+    policy file is in force after as long.
+    """
 
     def __init__(self, conf: cfg.ConfigOpts, rules: Sequence[oslo_policy.RuleDefault]) -> None:
         policy_opts.set_defaults(conf)
@@ -52,6 +68,8 @@ class Policy:
         self._enforcer.register_defaults(BASE_RULES)
         self._enforcer.register_defaults(rules)
         self._enforcer.load_rules()
+        self._verdicts: dict[tuple[Any, ...], bool] = {}
+        self._forget_at = 0.0
 
     def known(self) -> set[str]:
         """Names of all registered rules."""
@@ -60,6 +78,28 @@ class Policy:
     def allowed(self, context: RequestContext, rule: str, target: Mapping[str, Any] | None = None) -> bool:
         if target is None:
             target = {"project_id": context.project_id, "user_id": context.user_id}
+        verdicts = self._verdicts
+        if time.monotonic() > self._forget_at or len(verdicts) > _REMEMBER_MOST:
+            # a new dictionary: other threads may write to the old one meanwhile
+            verdicts = self._verdicts = {}
+            self._forget_at = time.monotonic() + _REMEMBER_S
+        key = (
+            rule,
+            tuple(target.items()),
+            tuple(context.roles or ()),
+            tuple(context.service_roles or ()),
+            *(getattr(context, name, None) for name in _ASKER),
+        )
+        try:
+            found = verdicts.get(key)
+        except TypeError:
+            # a target with lists in it can't be a key
+            return self._ask(context, rule, target)
+        if found is None:
+            found = verdicts[key] = self._ask(context, rule, target)
+        return found
+
+    def _ask(self, context: RequestContext, rule: str, target: Mapping[str, Any]) -> bool:
         return bool(self._enforcer.authorize(rule, dict(target), context, do_raise=False))
 
     def authorize(self, context: RequestContext, rule: str, target: Mapping[str, Any] | None = None) -> None:

@@ -26,7 +26,7 @@ from db.servers import Row
 from db.sessions import Database, Databases
 
 LOG = logging.getLogger(__name__)
-_HEAVY = frozenset({"user_data", "public_key"})
+_HEAVY = frozenset({"user_data", "public_key", "image", "networks"})
 _PLAIN = re.compile(r"^[\w @%/:,-]*$")
 Sort = Sequence[tuple[str, str]]
 
@@ -157,13 +157,14 @@ def _page(
 ) -> list[Row]:
     table = servers.table(database)
     columns = [column for column in table.columns if heavy or column.name not in _HEAVY]
+    names = [column.name for column in columns]
     conditions = _conditions(database, wanted)
     found: list[Row] = []
     with database.read() as connection:
         while True:
             statement = sa.select(*columns).where(*conditions)
             statement = paging.after(statement, dict(table.c.items()), sort, marker, limit)
-            rows = [dict(row) for row in connection.execute(statement).mappings()]
+            rows = [dict(zip(names, row, strict=True)) for row in connection.execute(statement)]
             found += [row for row in rows if wanted.row_test is None or wanted.row_test(row)]
             # only with a test beyond SQL may a page come out short before the end
             if wanted.row_test is None or len(rows) < limit or len(found) >= limit:
@@ -203,7 +204,7 @@ def page(
     *,
     heavy: bool = False,
 ) -> Listed:
-    """One page over all databases. ``heavy``: with user_data and public_key.
+    """One page over all databases. ``heavy``: with user_data, image and the like.
 
     :raises BadRequest: the marker is no server.
     """

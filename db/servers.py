@@ -54,6 +54,20 @@ class Located:
         return str(self.row["id"])
 
 
+# statements of every request, built once: building costs more than running them
+_MAPPING = sa.select(server_mappings).where(server_mappings.c.server_id == sa.bindparam("server_id"))
+_GET = {
+    table_: sa.select(table_).where(table_.c.id == sa.bindparam("server_id"))
+    for table_ in (global_schema.servers, cell_schema.servers)
+}
+_TAGS = {
+    tags: sa.select(tags.c.server_id, tags.c.tag)
+    .where(tags.c.server_id.in_(sa.bindparam("server_ids", expanding=True)))
+    .order_by(tags.c.server_id, tags.c.tag)
+    for tags in (global_schema.server_tags, cell_schema.server_tags)
+}
+
+
 def not_found(server_id: str) -> NotFound:
     """In upstream's words, which clients look for."""
     return NotFound(f"Instance {server_id} could not be found.")
@@ -62,11 +76,8 @@ def not_found(server_id: str) -> NotFound:
 def mapping(databases: Databases, server_id: str) -> Row | None:
     """The server's row of ``server_mappings``, or None."""
     with databases.global_.read() as connection:
-        found = connection.execute(
-            sa.select(server_mappings).where(server_mappings.c.server_id == server_id)
-        ).mappings()
-        first = found.first()
-        return dict(first) if first is not None else None
+        found = connection.execute(_MAPPING, {"server_id": server_id}).mappings().first()
+        return dict(found) if found is not None else None
 
 
 def find(databases: Databases, server_id: str, *, deleted: bool = False) -> Located:
@@ -90,9 +101,8 @@ def find(databases: Databases, server_id: str, *, deleted: bool = False) -> Loca
 
 def get(database: Database, server_id: str) -> Row | None:
     """The row in this database, or None."""
-    servers = table(database)
     with database.read() as connection:
-        found = connection.execute(sa.select(servers).where(servers.c.id == server_id)).mappings().first()
+        found = connection.execute(_GET[table(database)], {"server_id": server_id}).mappings().first()
         return dict(found) if found is not None else None
 
 
@@ -272,13 +282,9 @@ def tags_of(database: Database, server_ids: Sequence[str]) -> dict[str, list[str
     """Tags by server, in alphabetical order; one statement."""
     result: dict[str, list[str]] = {server_id: [] for server_id in server_ids}
     if server_ids:
-        tags = tags_table(database)
         with database.read() as connection:
-            for server_id, tag in connection.execute(
-                sa.select(tags.c.server_id, tags.c.tag)
-                .where(tags.c.server_id.in_(server_ids))
-                .order_by(tags.c.server_id, tags.c.tag)
-            ):
+            found = connection.execute(_TAGS[tags_table(database)], {"server_ids": list(server_ids)})
+            for server_id, tag in found:
                 result[server_id].append(tag)
     return result
 

@@ -40,12 +40,12 @@ def collection_url(call: Call, path: str) -> str:
 
 def zulu(moment: datetime.datetime | None) -> str | None:
     """``2026-01-01T10:00:00Z``: how servers and keypairs' newer fields show times."""
-    return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return None if moment is None else f"{moment.isoformat(timespec='seconds')}Z"
 
 
 def micro(moment: datetime.datetime | None) -> str | None:
     """``2026-01-01T10:00:00.000000``: how most admin resources show times."""
-    return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%S.%f")
+    return None if moment is None else moment.isoformat(timespec="microseconds")
 
 
 def is_admin(call: Call) -> bool:

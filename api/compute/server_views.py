@@ -63,7 +63,7 @@ class View:
             and call.allowed("os_compute_api:servers:show:host_status:unknown-only")
         )
         self.sees_deleted = common.is_admin(call)
-        self.needs_user_data = self._extended and self._minor >= 3
+        self.needs_everything = self._extended and self._minor >= 3
         self.needs_tags = self._minor >= 26
 
     def links(self, path: str) -> list[dict[str, str]]:

@@ -54,7 +54,7 @@ class ServersController(Controller):
         except server_filters.Nothing:
             return Listed([], []), None, limit
         listed = server_list.page(
-            self.services.databases, wanted, sort, call.first("marker"), limit, heavy=view.needs_user_data
+            self.services.databases, wanted, sort, call.first("marker"), limit, heavy=view.needs_everything
         )
         return listed, wanted, limit
 
