@@ -137,7 +137,7 @@ class Bringing:
         """Before the services start: the agent tries with it whether KVM really runs guests."""
         from cli import guest_image
 
-        package = guest_image.fetch_kernel_package(self.state.folder("cache") / "work")
+        package = guest_image.fetch_kernel_package(self.state.folder("cache/work"))
         with tempfile.TemporaryDirectory(dir=package.parent) as folder:
             kernel, _modules = guest_image.unpack_kernel(package, Path(folder))
             shutil.copyfile(kernel, partial := target.with_suffix(".part"))
@@ -158,7 +158,7 @@ class Bringing:
             return file
         from cli import guest_image
 
-        return guest_image.build_guest_image(self.state.folder("cache") / "work", file, lambda _text: None)
+        return guest_image.build_guest_image(self.state.folder("cache/work"), file, lambda _text: None)
 
     def start_services(self) -> None:
         if self.state.pid(DAEMON):
