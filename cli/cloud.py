@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import urllib.error
 import urllib.request
@@ -76,6 +77,14 @@ def wait_for_server(connection: Any, server_id: str, timeout_s: float = 300) -> 
         time.sleep(0.2)
 
 
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def _printable(line: str) -> str:
+    """A guest's words without what would steer the reader's terminal."""
+    return _CONTROL.sub("", line)
+
+
 def console_lines(connection: Any, server_id: str, until: str, timeout_s: float) -> Iterator[str]:
     """Lines of a server's serial console as they appear, up to the one with ``until``.
 
@@ -85,8 +94,8 @@ def console_lines(connection: Any, server_id: str, until: str, timeout_s: float)
     while True:
         output = connection.compute.get_server_console_output(server_id)["output"] or ""
         # the last line may still grow
-        lines = output.replace("\r", "").splitlines()
-        complete = lines if output.endswith("\n") else lines[:-1]
+        lines = [_printable(line) for line in output.replace("\r", "").split("\n")]
+        complete = lines[:-1]
         for line in complete[shown:]:
             yield line
             if until in line:
