@@ -132,6 +132,8 @@ def build_guest_image(work_dir: Path, output: Path, progress: Callable[[str], No
         packed_image = output.with_name(f".{output.name}.{os.getpid()}")
         _run("qemu-img", "convert", "-c", "-O", "qcow2", str(raw), str(packed_image))
         packed_image.replace(output)
+        # kept beside the image: the compute agent tries with it whether KVM works
+        shutil.copy(kernel, output.with_name("vmlinuz"))
     progress(f"guest image ready: {output} ({output.stat().st_size // _MIB} MiB)")
     return output
 

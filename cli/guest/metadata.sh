@@ -22,7 +22,9 @@ while [ $source = none ] && [ -n "$(ls /sys/class/net | grep -v '^lo$')" ] && [ 
         sleep 1
     fi
 done
-echo "GUEST-META source=$source $(cat $folder/meta_data.json 2> /dev/null | tr -d '\n')" > /dev/console
+id=$(tr -d '\n' < $folder/meta_data.json 2> /dev/null | sed -n 's/.*"uuid": *"\([^"]*\)".*/\1/p')
+# not the whole: there may be passwords in it, and the console is shown to whoever may read it
+echo "GUEST-META source=$source uuid=$id" > /dev/console
 if [ -s $folder/meta_data.json ]; then
     name=$(sed -n 's/.*"hostname": *"\([^"]*\)".*/\1/p' $folder/meta_data.json | head -n 1)
     [ -n "$name" ] && hostname "$name"
