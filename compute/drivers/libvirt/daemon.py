@@ -70,12 +70,15 @@ def find_uri(state_dir: Path) -> str:
     return private_uri(state_dir) if _socket(state_dir).exists() else SYSTEM_URI
 
 
-def ensure_libvirtd(state_dir: Path, private: bool = False) -> StartedDaemons:
-    """Have a libvirtd: the machine's own (unless ``private``), one that runs, or a new private one.
+def ensure_libvirtd(state_dir: Path) -> StartedDaemons:
+    """Have a libvirtd: as root the private one, else the machine's own.
+
+    The machine's runs guests as a user of its own, who could not read disks below
+    /root, and reads a configuration that is not ours to change.
 
     :raises Unavailable: says in one line what is missing.
     """
-    if not private and _answers(SYSTEM_URI):
+    if os.geteuid() != 0 and _answers(SYSTEM_URI):
         return StartedDaemons(SYSTEM_URI)
     state_dir = state_dir.resolve()
     uri = private_uri(state_dir)
