@@ -7,7 +7,7 @@ from typing import Any
 from api.common import validation as v
 from api.common.operations import NO_POLICY, Call, Controller, operation
 from api.common.paging import next_link
-from api.compute import common
+from api.compute import common, image_client
 from core.errors import BadRequest, NotFound, OverQuota
 
 _STATUS = {
@@ -30,13 +30,6 @@ _FILTERS = {
     "limit": "limit",
     "marker": "marker",
 }
-_OWN = frozenset(
-    ("id", "name", "status", "visibility", "protected", "checksum", "owner", "size", "virtual_size")
-    + ("container_format", "disk_format", "created_at", "updated_at", "min_disk", "min_ram", "tags")
-    + ("self", "file", "schema", "os_hidden", "os_hash_algo", "os_hash_value", "locations", "direct_url")
-    + ("stores",)
-)
-"""What every image has: the rest are its properties."""
 LIST = v.query({"limit": v.LIMIT, "marker": {"type": "string"}})
 _VALUES = {
     "type": "object",
@@ -51,7 +44,7 @@ _META = "/images/{image_id}/metadata"
 
 def metadata_of(image: dict[str, Any]) -> dict[str, str]:
     """An image's properties, as texts."""
-    return {key: str(value) for key, value in image.items() if key not in _OWN and value is not None}
+    return {key: str(value) for key, value in image_client.properties_of(image).items()}
 
 
 def filters_of(call: Call) -> dict[str, str]:
