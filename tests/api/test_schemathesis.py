@@ -28,7 +28,7 @@ from tests.api.compute.conftest import make_services
 from tests.api.compute.test_images import IMAGE, ImageApi
 from tests.api.identity import authenticate
 
-EXAMPLES = 12
+EXAMPLES = 6
 SERVER = "00000000-0000-0000-0000-000000000001"
 GROUP = "00000000-0000-0000-0000-000000000002"
 VERSIONS = ("2.1", "2.60", "latest")
