@@ -6,26 +6,22 @@ not answer is left out and named in the result; the others' servers are shown.
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import datetime
 import functools
-import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
 import sqlalchemy as sa
-from oslo_db import exception as db_exc
 
 from core.errors import BadRequest, NotFound
-from db import paging, servers
+from db import cell_schema, global_schema, paging, scatter, servers
 from db.global_schema import server_mappings
 from db.servers import Row
 from db.sessions import Database, Databases
 
-LOG = logging.getLogger(__name__)
 _HEAVY = frozenset({"user_data", "public_key", "image", "networks"})
 _PLAIN = re.compile(r"^[\w @%/:,-]*$")
 Sort = Sequence[tuple[str, str]]
@@ -109,8 +105,20 @@ def _states(table: sa.Table, states: Iterable[StateFilter]) -> sa.ColumnElement[
     return sa.or_(*alternatives)
 
 
-def _tag_conditions(database: Database, table: sa.Table, wanted: Filter) -> list[sa.ColumnElement[bool]]:
-    tags = servers.tags_table(database)
+@dataclasses.dataclass(frozen=True)
+class _Tables:
+    """The tables of one kind of database."""
+
+    servers: sa.Table
+    tags: sa.Table
+
+
+_GLOBAL = _Tables(global_schema.servers, global_schema.server_tags)
+_CELL = _Tables(cell_schema.servers, cell_schema.server_tags)
+
+
+def _tag_conditions(tables: _Tables, wanted: Filter) -> list[sa.ColumnElement[bool]]:
+    table, tags = tables.servers, tables.tags
 
     def any_of(names: Sequence[str]) -> sa.ColumnElement[bool]:
         return sa.exists().where(tags.c.server_id == table.c.id, tags.c.tag.in_(names))
@@ -125,8 +133,8 @@ def _tag_conditions(database: Database, table: sa.Table, wanted: Filter) -> list
     return conditions
 
 
-def _conditions(database: Database, wanted: Filter) -> list[sa.ColumnElement[bool]]:
-    table = servers.table(database)
+def _conditions(tables: _Tables, wanted: Filter) -> list[sa.ColumnElement[bool]]:
+    table = tables.servers
     found: list[sa.ColumnElement[bool]] = []
     if wanted.deleted is not None:
         found.append(table.c.deleted == int(wanted.deleted))
@@ -149,27 +157,32 @@ def _conditions(database: Database, wanted: Filter) -> list[sa.ColumnElement[boo
         found.append(table.c.locked_by.is_not(None) if wanted.locked else table.c.locked_by.is_(None))
     if wanted.has_address:
         found.append(sa.type_coerce(table.c.network_info, sa.Text) != "[]")
-    return found + _tag_conditions(database, table, wanted)
+    return found + _tag_conditions(tables, wanted)
 
 
 def _page(
-    database: Database, wanted: Filter, sort: Sort, marker: Mapping[str, Any] | None, limit: int, heavy: bool
+    connection: sa.Connection,
+    tables: _Tables,
+    wanted: Filter,
+    sort: Sort,
+    marker: Mapping[str, Any] | None,
+    limit: int,
+    heavy: bool,
 ) -> list[Row]:
-    table = servers.table(database)
+    table = tables.servers
     columns = [column for column in table.columns if heavy or column.name not in _HEAVY]
     names = [column.name for column in columns]
-    conditions = _conditions(database, wanted)
+    conditions = _conditions(tables, wanted)
     found: list[Row] = []
-    with database.read() as connection:
-        while True:
-            statement = sa.select(*columns).where(*conditions)
-            statement = paging.after(statement, dict(table.c.items()), sort, marker, limit)
-            rows = [dict(zip(names, row, strict=True)) for row in connection.execute(statement)]
-            found += [row for row in rows if wanted.row_test is None or wanted.row_test(row)]
-            # only with a test beyond SQL may a page come out short before the end
-            if wanted.row_test is None or len(rows) < limit or len(found) >= limit:
-                return found[:limit]
-            marker = rows[-1]
+    while True:
+        statement = sa.select(*columns).where(*conditions)
+        statement = paging.after(statement, dict(table.c.items()), sort, marker, limit)
+        rows = [dict(zip(names, row, strict=True)) for row in connection.execute(statement)]
+        found += [row for row in rows if wanted.row_test is None or wanted.row_test(row)]
+        # only with a test beyond SQL may a page come out short before the end
+        if wanted.row_test is None or len(rows) < limit or len(found) >= limit:
+            return found[:limit]
+        marker = rows[-1]
 
 
 def _compare(sort: Sort) -> Callable[[tuple[Database, Row], tuple[Database, Row]], int]:
@@ -213,37 +226,16 @@ def page(
     marker = _marker(databases, marker_id)
     # the global database first: a server that moves to its cell meanwhile is then
     # seen in one of them at least, and twice is once
-    seen = {
-        row["id"]: (databases.global_, row)
-        for row in _page(databases.global_, wanted, sort, marker, limit, heavy)
-    }
-    down: list[int] = []
-    for database, rows in _from_cells(databases, wanted, sort, marker, limit, heavy):
-        if rows is None:
-            down.append(int(database.cell_id or 0))
-        else:
-            seen.update((row["id"], (database, row)) for row in rows)
+    with databases.global_.read() as connection:
+        own = _page(connection, _GLOBAL, wanted, sort, marker, limit, heavy)
+    seen = {row["id"]: (databases.global_, row) for row in own}
+    answers, down = scatter.gather(
+        databases, lambda connection: _page(connection, _CELL, wanted, sort, marker, limit, heavy)
+    )
+    for database, rows in answers:
+        seen.update((row["id"], (database, row)) for row in rows)
     merged = sorted(seen.values(), key=functools.cmp_to_key(_compare(sort)))
-    return Listed(merged[:limit], down)
-
-
-def _from_cells(
-    databases: Databases, wanted: Filter, sort: Sort, marker: Row | None, limit: int, heavy: bool
-) -> list[tuple[Database, list[Row] | None]]:
-    def ask(database: Database) -> list[Row] | None:
-        try:
-            return _page(database, wanted, sort, marker, limit, heavy)
-        except db_exc.DBConnectionError as error:
-            LOG.warning(
-                "cell %s does not answer; its servers are left out of a list: %s", database.name, error
-            )
-            return None
-
-    cells = databases.cells()
-    if len(cells) < 2:
-        return [(database, ask(database)) for database in cells]
-    with concurrent.futures.ThreadPoolExecutor(len(cells), "server-list") as pool:
-        return list(zip(cells, pool.map(ask, cells), strict=True))
+    return Listed(merged[:limit], [int(cell.cell_id or 0) for cell in down])
 
 
 def mapped(databases: Databases, cell_ids: Sequence[int], project_id: str | None, limit: int) -> list[Row]:
