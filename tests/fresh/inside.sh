@@ -3,6 +3,8 @@
 set -euo pipefail
 root=$1
 mount --make-rprivate /
+# a mount point of its own: libvirt's daemon gets a mount namespace, which "/" has to be one for
+mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
 mount --rbind /sys "$root/sys"
 mount --rbind /dev "$root/dev"
