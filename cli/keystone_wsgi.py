@@ -50,7 +50,13 @@ def defer_imports() -> None:
 
 
 def tune_sqlite(synchronous: str) -> None:
-    """WAL, and how hard to sync, on every SQLite connection of this process."""
+    """WAL, how hard to sync, and transactions that can't fail half-way, on every SQLite connection.
+
+    oslo.db begins every transaction as one for reading.  When it comes to write
+    after another has written, SQLite refuses at once ("database is locked"), however
+    long it may wait: what two requests at a time make of each other.  Begun as one
+    for writing, the second waits instead.
+    """
     import sqlite3
 
     import sqlalchemy as sa
@@ -63,6 +69,14 @@ def tune_sqlite(synchronous: str) -> None:
             cursor.execute(f"PRAGMA synchronous={synchronous}")
             cursor.execute("PRAGMA busy_timeout=30000")
             cursor.close()
+
+    @sa.event.listens_for(sa.engine.Engine, "before_cursor_execute", retval=True)
+    def on_execute(
+        connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool
+    ) -> tuple[str, Any]:
+        if statement == "BEGIN" and connection.dialect.name == "sqlite":
+            statement = "BEGIN IMMEDIATE"
+        return statement, parameters
 
 
 def in_copy(work: Callable[[], None]) -> None:
