@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 import sqlalchemy as sa
+from oslo_db import exception as db_exc
 
 from core.errors import BadRequest, NotFound
 from db import cell_schema, global_schema, paging, scatter, servers
@@ -219,10 +220,27 @@ def page(
 ) -> Listed:
     """One page over all databases. ``heavy``: with user_data, image and the like.
 
-    :raises BadRequest: the marker is no server.
+    :raises BadRequest: the marker is no server, or the database can't read a regular expression.
     """
     if limit == 0:
         return Listed([], [])
+    try:
+        return _merged(databases, wanted, sort, marker_id, limit, heavy)
+    except (db_exc.DBConnectionError, db_exc.DBDeadlock):
+        raise
+    except (db_exc.DBError, sa.exc.OperationalError) as error:
+        if not wanted.matches:
+            raise
+        # what Python takes for a regular expression a database may not
+        fields = ", ".join(sorted(wanted.matches))
+        raise BadRequest(
+            f"Invalid filter {fields}: the database does not take this regular expression.", cause=error
+        ) from error
+
+
+def _merged(
+    databases: Databases, wanted: Filter, sort: Sort, marker_id: str | None, limit: int, heavy: bool
+) -> Listed:
     marker = _marker(databases, marker_id)
     # the global database first: a server that moves to its cell meanwhile is then
     # seen in one of them at least, and twice is once

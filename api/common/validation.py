@@ -31,6 +31,9 @@ def _is_ip(version: int | None) -> Any:
             address = ipaddress.ip_address(text)
         except ValueError:
             return False
+        if "%" in text:
+            # a scope means something on one machine only, and has no bounded length
+            return False
         return version is None or address.version == version
 
     return check

@@ -107,10 +107,12 @@ def _blanks(
         if device.get("guest_format") == "swap":
             # upstream counts a swap mapping's volume_size in MiB
             size = device.get("volume_size")
-            swaps.append(flavor["swap_mib"] if size is None else common.whole(size, "volume_size"))
+            swaps.append(flavor["swap_mib"] if size is None else common.whole(size, "volume_size", 1))
         else:
             size = device.get("volume_size")
-            ephemerals.append(flavor["ephemeral_gib"] if size is None else common.whole(size, "volume_size"))
+            ephemerals.append(
+                flavor["ephemeral_gib"] if size is None else common.whole(size, "volume_size", 1)
+            )
     if len(swaps) > 1:
         raise BadRequest(_INVALID + "more than one swap drive was requested.")
     if swaps and swaps[0] > flavor["swap_mib"]:

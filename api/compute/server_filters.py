@@ -264,10 +264,10 @@ def moment(text: str, name: str) -> datetime.datetime:
     """An ISO 8601 time as the database has it. :raises BadRequest:"""
     try:
         found = datetime.datetime.fromisoformat(text.strip().replace(" ", "+") if "T" in text else text)
-    except ValueError as error:
+        if found.tzinfo is not None:
+            found = found.astimezone(datetime.UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError) as error:
         raise BadRequest(
             f"Invalid input for query parameters {name}. Value: {text}. An ISO 8601 time is expected."
         ) from error
-    if found.tzinfo is not None:
-        found = found.astimezone(datetime.UTC).replace(tzinfo=None)
     return found

@@ -131,6 +131,13 @@ def _counts(server: Mapping[str, Any]) -> tuple[int, int]:
         raise BadRequest("min_count must be <= max_count")
     if maximum > most:
         raise BadRequest(f"Invalid input for field/attribute max_count. Value: {maximum}. At most {most}.")
+    if maximum > 1:
+        for field in ("name", "hostname"):
+            if len(f"{server.get(field, '')}-{maximum}") > 255:
+                raise BadRequest(
+                    f"Invalid input for field/attribute {field}. With the number of each server behind it"
+                    " it would be longer than 255 characters."
+                )
     return minimum, maximum
 
 

@@ -147,6 +147,7 @@ def test_filters_by_microversion(
         "changes-since=yesterday",
         "changes-since=2011/01/01",
         "name=(",
+        "changes-since=0001-01-01T00:00:00%2B23:59",
     ],
 )
 def test_bad_queries_are_400(api: Api, three: dict[str, str], query: str) -> None:
