@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from api.common.operations import NO_POLICY, Call, Controller, operation
-from api.image import schemas
+from api.image import metadef_schemas, schemas
 from api.image.services import ImageServices
+from core.errors import NotFound
 
 
 class SchemasController(Controller):
@@ -49,3 +50,11 @@ class SchemasController(Controller):
     def tasks(self, call: Call) -> dict[str, Any]:
         """Show the schema of a list of tasks."""
         return schemas.collection_document("tasks", schemas.TASK)
+
+    @operation("GET", "/schemas/metadefs/{schema_name}", policy=NO_POLICY)
+    def metadefs(self, call: Call) -> dict[str, Any]:
+        """Show a schema of metadata definitions."""
+        found = metadef_schemas.DOCUMENTS.get(call.params["schema_name"])
+        if found is None:
+            raise NotFound("The resource could not be found.")
+        return found

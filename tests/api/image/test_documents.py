@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,6 +44,20 @@ def test_schemas(api: Api, name: str) -> None:
     schema = api.get(f"/schemas/{name}").json
     assert schema["name"] == name
     jsonschema.Draft202012Validator.check_schema(schema)
+
+
+METADEFS = ("namespace", "object", "property", "resource_type", "tag")
+
+
+@pytest.mark.parametrize("name", [*METADEFS, "namespaces", "objects", "properties", "resource_types", "tags"])
+def test_schemas_of_metadata_definitions(api: Api, name: str) -> None:
+    schema = api.get(f"/schemas/metadefs/{name}").json
+    assert schema["name"] == name.replace("resource_type", "resource_type_association")
+    jsonschema.Draft202012Validator.check_schema({**schema, "required": []})
+    # every reference leads somewhere
+    for reference in set(re.findall(r'"#/definitions/(\w+)"', json.dumps(schema))):
+        assert reference in schema["definitions"]
+    api.get("/schemas/metadefs/nothing", status=404)
 
 
 def test_what_is_shown_fits_the_schemas(api: Api) -> None:
