@@ -3,8 +3,8 @@
 ``put`` writes to ``.incoming/NAME`` and renames when all is there: a half file never
 has the name of a whole one.  With ``fsync`` (the default) file and folder are on
 disk before ``put`` returns, so an image that the API calls active survives a power
-cut.  Written data is pushed out every ``FLUSH_EVERY`` bytes meanwhile: the flush at
-the end then has little left to do, and the page cache is not filled with it.
+cut.  Written data is pushed out meanwhile, by a thread of its own, so that the flush at
+the end has little left to do and writing does not wait for the disk.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterable, Iterator
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -86,17 +87,22 @@ class FileStore(Store):
 
     def _write(self, handle: Any, chunks: Iterable[bytes], name: str) -> int:
         size = flushed = 0
-        for chunk in chunks:  # an error of the chunks' source is not the store's
-            with _errors_of(name):
-                if self._thin and len(chunk) == CHUNK and chunk == _ZEROS:
-                    handle.seek(CHUNK, os.SEEK_CUR)
-                else:
-                    _write_all(handle, chunk)
+        # leaving the block waits for a flush that goes on: the file must not be closed under it
+        with futures.ThreadPoolExecutor(1, thread_name_prefix="image-flush") as flusher:
+            flush: futures.Future[None] | None = None
+            for chunk in chunks:  # an error of the chunks' source is not the store's
+                with _errors_of(name):
+                    if self._thin and len(chunk) == CHUNK and chunk == _ZEROS:
+                        handle.seek(CHUNK, os.SEEK_CUR)
+                    else:
+                        _write_all(handle, chunk)
                 size += len(chunk)
-                if self._fsync and size - flushed >= FLUSH_EVERY:
-                    os.fdatasync(handle.fileno())
+                if self._fsync and size - flushed >= FLUSH_EVERY and (flush is None or flush.done()):
+                    flush = flusher.submit(os.fdatasync, handle.fileno())
                     flushed = size
         with _errors_of(name):
+            if flush is not None:
+                flush.result()
             handle.truncate(size)  # a hole at the end
             if self._fsync:
                 os.fsync(handle.fileno())
