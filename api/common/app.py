@@ -216,14 +216,16 @@ class _Root:
         return self.dispatch, []
 
     @pecan.expose(content_type=None)
-    def dispatch(self, **_params: Any) -> webob.Response:
-        answer = self._api.handle(pecan.request)
-        pecan.override_template(None, content_type=answer.headers.get("Content-Type") or None)
-        return answer
+    def dispatch(self, request: webob.Request, response: webob.Response, **_params: Any) -> webob.Response:
+        return self._api.handle(request)
 
 
-class _Pecan(pecan.Pecan):
-    """pecan, without its own opinion on empty bodies: an operation says its status."""
+class _Pecan(pecan.core.ExplicitPecan):
+    """pecan, without its own opinion on empty bodies: an operation says its status.
+
+    The explicit kind hands the request over; the other keeps it in variables of the
+    module, which a second application in the process would replace.
+    """
 
     def _handle_empty_response_body(self, state: Any) -> None:
         """Upstream has calls that answer 200 with nothing; and a streamed body must not be looked at."""
@@ -276,9 +278,7 @@ class RequestEnvelope:
 
 def make_wsgi(api: Api, authenticate: Callable[[auth.WsgiApp], auth.WsgiApp]) -> auth.WsgiApp:
     """The whole stack for one API."""
-    application: auth.WsgiApp = _Pecan(
-        _Root(api), use_context_locals=True, guess_content_type_from_ext=False, force_canonical=False
-    )
+    application: auth.WsgiApp = _Pecan(_Root(api), guess_content_type_from_ext=False, force_canonical=False)
     application = authenticate(application)
     application = http_proxy_to_wsgi.HTTPProxyToWSGI(application)
     return RequestEnvelope(application, api)
