@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from db import image_schema, shared_schema
+from db import image_schema, network_schema, shared_schema
 from db.types import NAMING, Json, Name, Time, Uuid, now, table_options
 
 global_metadata = sa.MetaData(naming_convention=NAMING)
@@ -22,6 +22,8 @@ image_properties = image_schema.image_properties_table(global_metadata)
 image_tags = image_schema.image_tags_table(global_metadata)
 image_members = image_schema.image_members_table(global_metadata)
 image_locations = image_schema.image_locations_table(global_metadata)
+
+network_schema.make_tables(global_metadata)
 
 cells = sa.Table(
     "cells",

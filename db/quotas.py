@@ -206,13 +206,17 @@ def usage(
 
 
 def set_limits(
-    connection: sa.Connection, project_id: str, user_id: str | None, limits: Mapping[str, int]
+    connection: sa.Connection,
+    project_id: str,
+    user_id: str | None,
+    limits: Mapping[str, int],
+    service: str = SERVICE,
 ) -> None:
     """Set a project's limits, or a user's in it."""
     _replace(
         connection,
         quotas,
-        {"service": SERVICE, "project_id": project_id, "user_id": user_id or ""},
+        {"service": service, "project_id": project_id, "user_id": user_id or ""},
         limits,
     )
 
@@ -233,9 +237,11 @@ def _replace(
     connection.execute(table.insert(), rows)
 
 
-def delete_limits(connection: sa.Connection, project_id: str, user_id: str | None = None) -> None:
-    """Back to the defaults: a user's limits, or a project's with those of its users."""
-    statement = quotas.delete().where(quotas.c.service == SERVICE, quotas.c.project_id == project_id)
+def delete_limits(
+    connection: sa.Connection, project_id: str, user_id: str | None = None, service: str = SERVICE
+) -> int:
+    """Back to the defaults: a user's limits, or a project's with those of its users; how many there were."""
+    statement = quotas.delete().where(quotas.c.service == service, quotas.c.project_id == project_id)
     if user_id is not None:
         statement = statement.where(quotas.c.user_id == user_id)
-    connection.execute(statement)
+    return int(connection.execute(statement).rowcount)

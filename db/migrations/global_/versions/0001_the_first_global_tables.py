@@ -7,7 +7,7 @@ from alembic import op
 
 from db.types import Json, LongText, Time
 
-revision = "0001_5053d848"
+revision = "0001_e915bad1"
 down_revision = None
 branch_labels = None
 depends_on = None
@@ -15,6 +15,58 @@ depends_on = None
 
 def upgrade() -> None:
     """The first global tables."""
+    op.create_table(
+        "address_groups",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("description", sa.String(length=1024), nullable=False),
+        sa.Column("revision_number", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=False),
+        sa.Column("addresses", Json(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_address_groups")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_address_groups_project_id",
+        "address_groups",
+        ["project_id", "name"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_table(
+        "address_scopes",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("description", sa.String(length=1024), nullable=False),
+        sa.Column("revision_number", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=False),
+        sa.Column("ip_version", sa.SmallInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_address_scopes")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_address_scopes_project_id",
+        "address_scopes",
+        ["project_id", "name"],
+        unique=False,
+        if_not_exists=True,
+    )
     op.create_table(
         "aggregates",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -256,6 +308,119 @@ def upgrade() -> None:
         if_not_exists=True,
     )
     op.create_table(
+        "network_agents",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("agent_type", sa.String(length=64), nullable=False),
+        sa.Column("binary", sa.String(length=64), nullable=False),
+        sa.Column("host", sa.String(length=255), nullable=False),
+        sa.Column("topic", sa.String(length=64), nullable=False),
+        sa.Column("availability_zone", sa.String(length=255), nullable=True),
+        sa.Column("admin_state_up", sa.Boolean(), nullable=False),
+        sa.Column("description", sa.String(length=1024), nullable=False),
+        sa.Column("configurations", Json(), nullable=False),
+        sa.Column("resources_synced", sa.Boolean(), nullable=True),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("started_at", Time(), nullable=False),
+        sa.Column("heartbeat_timestamp", Time(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_network_agents")),
+        sa.UniqueConstraint("agent_type", "host", name="uq_network_agents_agent_type_host"),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index("ix_network_agents_host", "network_agents", ["host"], unique=False, if_not_exists=True)
+    op.create_table(
+        "network_rbac_policies",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("object_type", sa.String(length=32), nullable=False),
+        sa.Column("object_id", sa.String(length=36), nullable=False),
+        sa.Column("action", sa.String(length=32), nullable=False),
+        sa.Column("target_project", sa.String(length=255), nullable=False, comment="*: everyone"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_network_rbac_policies")),
+        sa.UniqueConstraint(
+            "object_id", "object_type", "action", "target_project", name="uq_network_rbac_policies_object_id"
+        ),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_network_rbac_policies_project_id",
+        "network_rbac_policies",
+        ["project_id"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_network_rbac_policies_target_project",
+        "network_rbac_policies",
+        ["target_project", "object_type", "action"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_table(
+        "network_tags",
+        sa.Column("resource_id", sa.String(length=36), nullable=False),
+        sa.Column("tag", sa.String(length=255), nullable=False),
+        sa.PrimaryKeyConstraint("resource_id", "tag", name=op.f("pk_network_tags")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index("ix_network_tags_tag", "network_tags", ["tag"], unique=False, if_not_exists=True)
+    op.create_table(
+        "networks",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("description", sa.String(length=1024), nullable=False),
+        sa.Column("revision_number", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=False),
+        sa.Column("admin_state_up", sa.Boolean(), nullable=False),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("mtu", sa.Integer(), nullable=False),
+        sa.Column("port_security_enabled", sa.Boolean(), nullable=False),
+        sa.Column("external", sa.Boolean(), nullable=False),
+        sa.Column("is_default", sa.Boolean(), nullable=False),
+        sa.Column("vlan_transparent", sa.Boolean(), nullable=False),
+        sa.Column("dns_domain", sa.String(length=255), nullable=False),
+        sa.Column("availability_zone_hints", Json(), nullable=False),
+        sa.Column("qos_policy_id", sa.String(length=36), nullable=True),
+        sa.Column("network_type", sa.String(length=16), nullable=False),
+        sa.Column("physical_network", sa.String(length=64), nullable=True),
+        sa.Column("segmentation_id", sa.Integer(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_networks")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index("ix_networks_external", "networks", ["external"], unique=False, if_not_exists=True)
+    op.create_index("ix_networks_name", "networks", ["name"], unique=False, if_not_exists=True)
+    op.create_index(
+        "ix_networks_project_id", "networks", ["project_id", "name"], unique=False, if_not_exists=True
+    )
+    op.create_index(
+        "ix_networks_qos_policy_id", "networks", ["qos_policy_id"], unique=False, if_not_exists=True
+    )
+    op.create_table(
         "provider_changes",
         sa.Column(
             "seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False
@@ -304,6 +469,28 @@ def upgrade() -> None:
     )
     op.create_index("ix_providers_host", "providers", ["host"], unique=False, if_not_exists=True)
     op.create_table(
+        "qos_policies",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("description", sa.String(length=1024), nullable=False),
+        sa.Column("revision_number", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=False),
+        sa.Column("is_default", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_qos_policies")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_qos_policies_project_id", "qos_policies", ["project_id", "name"], unique=False, if_not_exists=True
+    )
+    op.create_table(
         "quota_classes",
         sa.Column("service", sa.String(length=16), nullable=False),
         sa.Column("class_name", sa.String(length=255), nullable=False),
@@ -345,6 +532,35 @@ def upgrade() -> None:
         mysql_charset="utf8mb4",
         mysql_collate="utf8mb4_bin",
         mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_table(
+        "security_groups",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("description", sa.String(length=1024), nullable=False),
+        sa.Column("revision_number", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=False),
+        sa.Column("stateful", sa.Boolean(), nullable=False),
+        sa.Column("default_of", sa.String(length=255), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_security_groups")),
+        sa.UniqueConstraint("default_of", name=op.f("uq_security_groups_default_of")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index("ix_security_groups_name", "security_groups", ["name"], unique=False, if_not_exists=True)
+    op.create_index(
+        "ix_security_groups_project_id",
+        "security_groups",
+        ["project_id", "name"],
+        unique=False,
         if_not_exists=True,
     )
     op.create_table(
@@ -494,6 +710,42 @@ def upgrade() -> None:
         "ix_servers_usage", "servers", ["project_id", "launched_at"], unique=False, if_not_exists=True
     )
     op.create_table(
+        "subnet_pools",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("description", sa.String(length=1024), nullable=False),
+        sa.Column("revision_number", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=False),
+        sa.Column("ip_version", sa.SmallInteger(), nullable=False),
+        sa.Column("prefixes", Json(), nullable=False),
+        sa.Column("default_prefixlen", sa.SmallInteger(), nullable=False),
+        sa.Column("min_prefixlen", sa.SmallInteger(), nullable=False),
+        sa.Column("max_prefixlen", sa.SmallInteger(), nullable=False),
+        sa.Column("default_quota", sa.BigInteger(), nullable=True),
+        sa.Column("address_scope_id", sa.String(length=36), nullable=True),
+        sa.Column("is_default", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_subnet_pools")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_subnet_pools_address_scope_id",
+        "subnet_pools",
+        ["address_scope_id"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_subnet_pools_project_id", "subnet_pools", ["project_id", "name"], unique=False, if_not_exists=True
+    )
+    op.create_table(
         "aggregate_hosts",
         sa.Column("aggregate_id", sa.Integer(), nullable=False),
         sa.Column("host", sa.String(length=255), nullable=False),
@@ -535,6 +787,33 @@ def upgrade() -> None:
         "ix_allocations_provider_id",
         "allocations",
         ["provider_id", "resource_class", "used"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_table(
+        "auto_allocated_topologies",
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("network_id", sa.String(length=36), nullable=False),
+        sa.Column("router_id", sa.String(length=36), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["network_id"],
+            ["networks.id"],
+            name=op.f("fk_auto_allocated_topologies_network_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("project_id", name=op.f("pk_auto_allocated_topologies")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_auto_allocated_topologies_network_id",
+        "auto_allocated_topologies",
+        ["network_id"],
         unique=False,
         if_not_exists=True,
     )
@@ -683,6 +962,172 @@ def upgrade() -> None:
         if_not_exists=True,
     )
     op.create_table(
+        "ports",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("description", sa.String(length=1024), nullable=False),
+        sa.Column("revision_number", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=False),
+        sa.Column("network_id", sa.String(length=36), nullable=False),
+        sa.Column("mac_address", sa.String(length=17), nullable=False),
+        sa.Column("admin_state_up", sa.Boolean(), nullable=False),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("device_id", sa.String(length=255), nullable=False),
+        sa.Column("device_owner", sa.String(length=255), nullable=False),
+        sa.Column("port_security_enabled", sa.Boolean(), nullable=False),
+        sa.Column("vnic_type", sa.String(length=32), nullable=False),
+        sa.Column("binding_host", sa.String(length=255), nullable=False, comment="the active binding's host"),
+        sa.Column("binding_profile", Json(), nullable=False),
+        sa.Column("dns_name", sa.String(length=255), nullable=False),
+        sa.Column("dns_domain", sa.String(length=255), nullable=False),
+        sa.Column("qos_policy_id", sa.String(length=36), nullable=True),
+        sa.Column("numa_affinity_policy", sa.String(length=32), nullable=True),
+        sa.Column("propagate_uplink_status", sa.Boolean(), nullable=False),
+        sa.Column("allowed_address_pairs", Json(), nullable=False),
+        sa.Column("extra_dhcp_opts", Json(), nullable=False),
+        sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_ports_network_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_ports")),
+        sa.UniqueConstraint("network_id", "mac_address", name="uq_ports_network_id_mac_address"),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index("ix_ports_binding_host", "ports", ["binding_host"], unique=False, if_not_exists=True)
+    op.create_index(
+        "ix_ports_device_id", "ports", ["device_id", "device_owner"], unique=False, if_not_exists=True
+    )
+    op.create_index("ix_ports_mac_address", "ports", ["mac_address"], unique=False, if_not_exists=True)
+    op.create_index(
+        "ix_ports_network_id", "ports", ["network_id", "device_owner"], unique=False, if_not_exists=True
+    )
+    op.create_index("ix_ports_project_id", "ports", ["project_id", "name"], unique=False, if_not_exists=True)
+    op.create_index("ix_ports_qos_policy_id", "ports", ["qos_policy_id"], unique=False, if_not_exists=True)
+    op.create_table(
+        "qos_rules",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("qos_policy_id", sa.String(length=36), nullable=False),
+        sa.Column("type", sa.String(length=32), nullable=False),
+        sa.Column("direction", sa.String(length=8), nullable=False),
+        sa.Column("values", Json(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["qos_policy_id"],
+            ["qos_policies.id"],
+            name=op.f("fk_qos_rules_qos_policy_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_qos_rules")),
+        sa.UniqueConstraint("qos_policy_id", "type", "direction", name="uq_qos_rules_qos_policy_id"),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_table(
+        "security_group_rules",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("description", sa.String(length=1024), nullable=False),
+        sa.Column("revision_number", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=False),
+        sa.Column("security_group_id", sa.String(length=36), nullable=False),
+        sa.Column("direction", sa.String(length=8), nullable=False),
+        sa.Column("ethertype", sa.String(length=8), nullable=False),
+        sa.Column("protocol", sa.String(length=40), nullable=True),
+        sa.Column("port_range_min", sa.Integer(), nullable=True),
+        sa.Column("port_range_max", sa.Integer(), nullable=True),
+        sa.Column("remote_ip_prefix", sa.String(length=64), nullable=True),
+        sa.Column("remote_group_id", sa.String(length=36), nullable=True),
+        sa.Column("remote_address_group_id", sa.String(length=36), nullable=True),
+        sa.Column("fingerprint", sa.String(length=64), nullable=False, comment="of what the rule matches"),
+        sa.ForeignKeyConstraint(
+            ["remote_address_group_id"],
+            ["address_groups.id"],
+            name=op.f("fk_security_group_rules_remote_address_group_id"),
+        ),
+        sa.ForeignKeyConstraint(
+            ["remote_group_id"],
+            ["security_groups.id"],
+            name=op.f("fk_security_group_rules_remote_group_id"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["security_group_id"],
+            ["security_groups.id"],
+            name=op.f("fk_security_group_rules_security_group_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_security_group_rules")),
+        sa.UniqueConstraint("security_group_id", "fingerprint", name="uq_security_group_rules_fingerprint"),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_security_group_rules_project_id",
+        "security_group_rules",
+        ["project_id"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_security_group_rules_remote_address_group_id",
+        "security_group_rules",
+        ["remote_address_group_id"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_security_group_rules_remote_group_id",
+        "security_group_rules",
+        ["remote_group_id"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_table(
+        "segment_allocations",
+        sa.Column("network_type", sa.String(length=16), nullable=False),
+        sa.Column("physical_network", sa.String(length=64), nullable=False, comment="empty: overlays"),
+        sa.Column("segmentation_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("network_id", sa.String(length=36), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["network_id"],
+            ["networks.id"],
+            name=op.f("fk_segment_allocations_network_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint(
+            "network_type", "physical_network", "segmentation_id", name=op.f("pk_segment_allocations")
+        ),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        op.f("ix_segment_allocations_network_id"),
+        "segment_allocations",
+        ["network_id"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_table(
         "server_group_members",
         sa.Column("group_id", sa.String(length=36), nullable=False),
         sa.Column("server_id", sa.String(length=36), nullable=False),
@@ -705,6 +1150,275 @@ def upgrade() -> None:
         "ix_server_group_members_server_id",
         "server_group_members",
         ["server_id"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_table(
+        "subnets",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("description", sa.String(length=1024), nullable=False),
+        sa.Column("revision_number", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=False),
+        sa.Column("network_id", sa.String(length=36), nullable=False),
+        sa.Column("ip_version", sa.SmallInteger(), nullable=False),
+        sa.Column("cidr", sa.String(length=64), nullable=False),
+        sa.Column("gateway_ip", sa.String(length=64), nullable=True),
+        sa.Column("enable_dhcp", sa.Boolean(), nullable=False),
+        sa.Column("ipv6_ra_mode", sa.String(length=32), nullable=True),
+        sa.Column("ipv6_address_mode", sa.String(length=32), nullable=True),
+        sa.Column("subnetpool_id", sa.String(length=36), nullable=True),
+        sa.Column("allocation_pools", Json(), nullable=False),
+        sa.Column("dns_nameservers", Json(), nullable=False),
+        sa.Column("host_routes", Json(), nullable=False),
+        sa.Column("service_types", Json(), nullable=False),
+        sa.Column("dns_publish_fixed_ip", sa.Boolean(), nullable=False),
+        sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_subnets_network_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_subnets")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index("ix_subnets_cidr", "subnets", ["cidr"], unique=False, if_not_exists=True)
+    op.create_index("ix_subnets_network_id", "subnets", ["network_id"], unique=False, if_not_exists=True)
+    op.create_index(
+        "ix_subnets_project_id", "subnets", ["project_id", "name"], unique=False, if_not_exists=True
+    )
+    op.create_index(
+        "ix_subnets_subnetpool_id", "subnets", ["subnetpool_id"], unique=False, if_not_exists=True
+    )
+    op.create_table(
+        "ip_allocations",
+        sa.Column("subnet_id", sa.String(length=36), nullable=False),
+        sa.Column("ip_address", sa.String(length=64), nullable=False),
+        sa.Column("port_id", sa.String(length=36), nullable=False),
+        sa.Column("position", sa.SmallInteger(), nullable=False, comment="order in fixed_ips"),
+        sa.ForeignKeyConstraint(
+            ["port_id"], ["ports.id"], name=op.f("fk_ip_allocations_port_id"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(["subnet_id"], ["subnets.id"], name=op.f("fk_ip_allocations_subnet_id")),
+        sa.PrimaryKeyConstraint("subnet_id", "ip_address", name=op.f("pk_ip_allocations")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_ip_allocations_ip_address", "ip_allocations", ["ip_address"], unique=False, if_not_exists=True
+    )
+    op.create_index(
+        "ix_ip_allocations_port_id", "ip_allocations", ["port_id"], unique=False, if_not_exists=True
+    )
+    op.create_table(
+        "port_bindings",
+        sa.Column("port_id", sa.String(length=36), nullable=False),
+        sa.Column("host", sa.String(length=255), nullable=False),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("vif_type", sa.String(length=32), nullable=False),
+        sa.Column("vif_details", Json(), nullable=False),
+        sa.Column("vnic_type", sa.String(length=32), nullable=False),
+        sa.Column("profile", Json(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["port_id"], ["ports.id"], name=op.f("fk_port_bindings_port_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("port_id", "host", name=op.f("pk_port_bindings")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index("ix_port_bindings_host", "port_bindings", ["host"], unique=False, if_not_exists=True)
+    op.create_table(
+        "port_security_groups",
+        sa.Column("port_id", sa.String(length=36), nullable=False),
+        sa.Column("security_group_id", sa.String(length=36), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["port_id"], ["ports.id"], name=op.f("fk_port_security_groups_port_id"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["security_group_id"],
+            ["security_groups.id"],
+            name=op.f("fk_port_security_groups_security_group_id"),
+        ),
+        sa.PrimaryKeyConstraint("port_id", "security_group_id", name=op.f("pk_port_security_groups")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_port_security_groups_security_group_id",
+        "port_security_groups",
+        ["security_group_id"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_table(
+        "routers",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("description", sa.String(length=1024), nullable=False),
+        sa.Column("revision_number", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=False),
+        sa.Column("admin_state_up", sa.Boolean(), nullable=False),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("gateway_port_id", sa.String(length=36), nullable=True),
+        sa.Column("gateway_network_id", sa.String(length=36), nullable=True),
+        sa.Column("enable_snat", sa.Boolean(), nullable=False),
+        sa.Column("distributed", sa.Boolean(), nullable=False),
+        sa.Column("ha", sa.Boolean(), nullable=False),
+        sa.Column("routes", Json(), nullable=False),
+        sa.Column("availability_zone_hints", Json(), nullable=False),
+        sa.Column("host", sa.String(length=255), nullable=False, comment="where its namespace is"),
+        sa.ForeignKeyConstraint(["gateway_port_id"], ["ports.id"], name=op.f("fk_routers_gateway_port_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_routers")),
+        sa.UniqueConstraint("gateway_port_id", name=op.f("uq_routers_gateway_port_id")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index("ix_routers_host", "routers", ["host"], unique=False, if_not_exists=True)
+    op.create_index(
+        "ix_routers_project_id", "routers", ["project_id", "name"], unique=False, if_not_exists=True
+    )
+    op.create_table(
+        "floating_ips",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("description", sa.String(length=1024), nullable=False),
+        sa.Column("revision_number", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=False),
+        sa.Column("floating_network_id", sa.String(length=36), nullable=False),
+        sa.Column("floating_ip_address", sa.String(length=64), nullable=False),
+        sa.Column("floating_port_id", sa.String(length=36), nullable=False),
+        sa.Column("port_id", sa.String(length=36), nullable=True),
+        sa.Column("fixed_ip_address", sa.String(length=64), nullable=True),
+        sa.Column("router_id", sa.String(length=36), nullable=True),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("dns_name", sa.String(length=255), nullable=False),
+        sa.Column("dns_domain", sa.String(length=255), nullable=False),
+        sa.Column("qos_policy_id", sa.String(length=36), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["floating_port_id"], ["ports.id"], name=op.f("fk_floating_ips_floating_port_id")
+        ),
+        sa.ForeignKeyConstraint(["port_id"], ["ports.id"], name=op.f("fk_floating_ips_port_id")),
+        sa.ForeignKeyConstraint(["router_id"], ["routers.id"], name=op.f("fk_floating_ips_router_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_floating_ips")),
+        sa.UniqueConstraint("floating_port_id", name=op.f("uq_floating_ips_floating_port_id")),
+        sa.UniqueConstraint("port_id", "fixed_ip_address", name="uq_floating_ips_port_id_fixed_ip_address"),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_floating_ips_floating_ip_address",
+        "floating_ips",
+        ["floating_ip_address"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_floating_ips_floating_network_id",
+        "floating_ips",
+        ["floating_network_id"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_floating_ips_project_id", "floating_ips", ["project_id"], unique=False, if_not_exists=True
+    )
+    op.create_index(
+        "ix_floating_ips_router_id", "floating_ips", ["router_id"], unique=False, if_not_exists=True
+    )
+    op.create_table(
+        "router_interfaces",
+        sa.Column("router_id", sa.String(length=36), nullable=False),
+        sa.Column("subnet_id", sa.String(length=36), nullable=False),
+        sa.Column("port_id", sa.String(length=36), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["port_id"], ["ports.id"], name=op.f("fk_router_interfaces_port_id"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(["router_id"], ["routers.id"], name=op.f("fk_router_interfaces_router_id")),
+        sa.ForeignKeyConstraint(["subnet_id"], ["subnets.id"], name=op.f("fk_router_interfaces_subnet_id")),
+        sa.PrimaryKeyConstraint("router_id", "subnet_id", name=op.f("pk_router_interfaces")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        op.f("ix_router_interfaces_port_id"),
+        "router_interfaces",
+        ["port_id"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_router_interfaces_subnet_id", "router_interfaces", ["subnet_id"], unique=False, if_not_exists=True
+    )
+    op.create_table(
+        "port_forwardings",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("floatingip_id", sa.String(length=36), nullable=False),
+        sa.Column("internal_port_id", sa.String(length=36), nullable=False),
+        sa.Column("internal_ip_address", sa.String(length=64), nullable=False),
+        sa.Column("protocol", sa.String(length=8), nullable=False),
+        sa.Column("external_port", sa.Integer(), nullable=False),
+        sa.Column("external_port_last", sa.Integer(), nullable=False),
+        sa.Column("internal_port", sa.Integer(), nullable=False),
+        sa.Column("internal_port_last", sa.Integer(), nullable=False),
+        sa.Column("description", sa.String(length=1024), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["floatingip_id"], ["floating_ips.id"], name=op.f("fk_port_forwardings_floatingip_id")
+        ),
+        sa.ForeignKeyConstraint(
+            ["internal_port_id"], ["ports.id"], name=op.f("fk_port_forwardings_internal_port_id")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_port_forwardings")),
+        sa.UniqueConstraint(
+            "floatingip_id", "protocol", "external_port", name="uq_port_forwardings_external_port"
+        ),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_port_forwardings_internal_port_id",
+        "port_forwardings",
+        ["internal_port_id"],
         unique=False,
         if_not_exists=True,
     )

@@ -1,0 +1,48 @@
+"""All controllers of the Network API, in one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.common.operations import Controller
+from api.network.agents import AgentsController, AvailabilityZonesController, IpAvailabilityController
+from api.network.extensions import ExtensionsController
+from api.network.floating_ips import FloatingIpsController, PortForwardingsController
+from api.network.networks import NetworksController
+from api.network.port_bindings import PortBindingsController
+from api.network.ports import PortsController
+from api.network.quotas import QuotasController
+from api.network.routers import RoutersController
+from api.network.security_group_rules import SecurityGroupRulesController
+from api.network.security_groups import AddressGroupsController, SecurityGroupsController
+from api.network.subnet_pools import AddressScopesController, SubnetPoolsController
+from api.network.subnets import SubnetsController
+from api.network.tags import TagsController
+from api.network.versions import VersionsController
+
+CONTROLLERS: tuple[type[Controller], ...] = (
+    VersionsController,
+    ExtensionsController,
+    NetworksController,
+    SubnetsController,
+    SubnetPoolsController,
+    AddressScopesController,
+    PortsController,
+    PortBindingsController,
+    SecurityGroupsController,
+    SecurityGroupRulesController,
+    AddressGroupsController,
+    RoutersController,
+    FloatingIpsController,
+    PortForwardingsController,
+    QuotasController,
+    TagsController,
+    AgentsController,
+    AvailabilityZonesController,
+    IpAvailabilityController,
+)
+
+
+def all_controllers(services: Any) -> list[Controller]:
+    """One object of each, made with what the API has."""
+    return [controller(services) for controller in CONTROLLERS]

@@ -1,0 +1,14 @@
+"""Policies of the Network API: upstream's rule names and defaults."""
+
+from __future__ import annotations
+
+from oslo_policy import policy as oslo_policy
+
+from api.network.policies import admin, networks, ports, routers, security_groups, sharing
+
+MODULES = (networks, ports, security_groups, routers, sharing, admin)
+
+
+def all_rules() -> list[oslo_policy.RuleDefault]:
+    """What ``core.policy.Policy`` registers for this API."""
+    return [found for module in MODULES for found in module.RULES]

@@ -1,0 +1,56 @@
+"""What the handlers of the Network API work with: databases, policy, options."""
+
+from __future__ import annotations
+
+from keystonemiddleware import auth_token
+from oslo_config import cfg
+
+from api.common.server import server_opts
+from api.network.policies import all_rules
+from core.policy import Policy
+from db import network_quotas, segments
+from db.network_quotas import NetworkQuotas
+from db.segments import Segments
+from db.sessions import Databases
+
+GROUP = "network_api"
+OPTS = [
+    *server_opts(9696),
+    cfg.IntOpt("max_limit", default=0, min=0, help="Most rows that one page of a list has; 0: no bound."),
+    cfg.StrOpt(
+        "base_mac",
+        default="fa:16:3e:00:00:00",
+        regex="^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$",
+        help="MAC addresses of ports begin with its first three octets, or four if the fourth is not 00.",
+    ),
+    cfg.IntOpt(
+        "agent_down_time", default=75, min=1, help="Seconds without a report after which an agent is down."
+    ),
+    cfg.StrOpt("default_availability_zone", default="nova", help="Zone of agents that name none."),
+    cfg.IntOpt("max_routes", default=30, min=1, help="Extra routes per router."),
+    cfg.IntOpt("max_allowed_address_pairs", default=10, min=1, help="Allowed address pairs per port."),
+]
+
+
+def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    return [(GROUP, OPTS), (segments.GROUP, segments.OPTS), *network_quotas.list_opts()]
+
+
+class NetworkServices:
+    """Made once per process and shared by all request threads."""
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        conf.register_opts(OPTS, group=GROUP)
+        for group, options in auth_token.list_opts():
+            conf.register_opts(options, group=group)
+        self.conf = conf
+        self.options = conf[GROUP]
+        self.databases = Databases(conf)
+        self.quotas = NetworkQuotas(conf)
+        self.segments = Segments(conf)
+        self.policy = Policy(conf, all_rules())
+        self.auth_uri = conf.keystone_authtoken.www_authenticate_uri or ""
+
+    def close(self) -> None:
+        """Give the database connections back."""
+        self.databases.dispose()
