@@ -21,11 +21,12 @@ from core.errors import BadRequest
 REGION = "RegionOne"
 CLOUD = "haneul"
 # group of the configuration → the port that upstream's service uses
-PORTS = {"identity": 5000, "compute_api": 8774, "image_api": 9292, "metrics": 9464}
+PORTS = {"identity": 5000, "compute_api": 8774, "image_api": 9292, "network_api": 9696, "metrics": 9464}
 # (catalog name, type, group, path, what it is)
 CATALOG = (
     ("nova", "compute", "compute_api", "/v2.1", "Servers"),
     ("glance", "image", "image_api", "", "Images"),
+    ("neutron", "network", "network_api", "", "Networks"),
 )
 SERVICE_USERS = ("nova", "glance", "placement", "cinder", "neutron", "ironic")
 

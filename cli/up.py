@@ -25,6 +25,8 @@ from cli.progress import Progress
 from cli.state import CHECKOUT, StateFolder
 from core.errors import Unavailable
 
+# what `up` waits for may fail at first: it tries again
+WAITED_FOR = ("identity", "databases", "api-image", "api-compute", "api-network")
 EXAMPLES = """\
 examples:
   haneul up                                a cloud with real guests (libvirt, QEMU)
@@ -210,7 +212,7 @@ class Bringing:
             raise Unavailable(f"the services ended: {line} (more: haneul logs)")
         for name, what in self.state.read_json("run/roles.json").items():
             # these are waited for; they try again, so a first failure is no end
-            if what == "running" or name not in ("identity", "databases", "api-image", "api-compute"):
+            if what == "running" or name not in WAITED_FOR:
                 self._failing_since.pop(name, None)
             elif time.monotonic() - self._failing_since.setdefault(name, time.monotonic()) > 15:
                 raise Unavailable(f"{name} can't start: {what}")

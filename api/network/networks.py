@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from api.common.operations import Call
 from api.network import attributes as a
+from api.network import common
 from api.network.attributes import Attr
 from api.network.resource import ResourceController, Row
 from db import network_base as base
@@ -111,19 +112,17 @@ def check_qos(connection: sa.Connection, policy_id: str | None, project_id: str)
         base.find(connection, qos.MODEL, policy_id, base.Viewer(project_id))
 
 
-def network_target(connection: sa.Connection, network_id: str | None, project_id: str) -> Mapping[str, Any]:
-    """What policies of subnets and ports want to know of the network."""
-    if network_id is None:
-        return {}
+def network_target(call: Call, connection: sa.Connection, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What policies of subnets and ports want to know of the network.
+
+    :raises NotFound: something new is to go into a network that the asker can't see.
+    """
+    network_id, viewer = row["network_id"], common.viewer_of(call)
+    if "id" not in row:
+        base.find(connection, db_networks.MODEL, network_id, viewer)
     table = db_networks.networks
-    owner = connection.execute(sa.select(table.c.project_id).where(table.c.id == network_id)).scalar()
-    shared = connection.execute(
-        sa.select(
-            base.granted(db_networks.RBAC, sa.literal(network_id), base.Viewer(project_id), base.SHARED)
-        )
-    ).scalar()
-    return {
-        "network:project_id": owner or "",
-        "network:tenant_id": owner or "",
-        "network:shared": bool(shared),
-    }
+    statement = sa.select(
+        table.c.project_id, base.granted(db_networks.RBAC, table.c.id, viewer, base.SHARED)
+    ).where(table.c.id == network_id)
+    owner, shared = connection.execute(statement).tuples().first() or ("", False)
+    return {"network:project_id": owner, "network:tenant_id": owner, "network:shared": bool(shared)}

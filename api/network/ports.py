@@ -98,7 +98,7 @@ class PortsController(ResourceController):
 
     def target(self, call: Call, connection: sa.Connection, row: Mapping[str, Any]) -> Row:
         owner = row.get("device_owner") or ""
-        found = network_target(connection, row["network_id"], call.context.project_id or "")
+        found = network_target(call, connection, row)
         return {
             **super().target(call, connection, row),
             **found,

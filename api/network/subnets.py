@@ -67,7 +67,7 @@ class SubnetsController(ResourceController):
     quota = "subnet"
 
     def target(self, call: Call, connection: sa.Connection, row: Mapping[str, Any]) -> Row:
-        found = network_target(connection, row["network_id"], call.context.project_id or "")
+        found = network_target(call, connection, row)
         return {**super().target(call, connection, row), **found, "shared": found.get("network:shared")}
 
     def insert(self, call: Call, connection: sa.Connection, values: Row, asked: Row) -> str:

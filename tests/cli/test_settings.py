@@ -76,6 +76,7 @@ def test_the_plan_reads_back_as_it_was_written(state: StateFolder) -> None:
     assert {endpoint.type: endpoint.url for endpoint in plan.endpoints} == {
         "compute": addresses.url("compute_api", "/v2.1"),
         "image": addresses.url("image_api"),
+        "network": addresses.url("network_api"),
     }
     assert {user.name for user in plan.users} >= {"nova", "glance", "demo"}
     assert len({user.password for user in plan.users}) == len(plan.users)
