@@ -174,11 +174,12 @@ class Agent:
         self._pool.spawn(self._execute, run, message.get("error"))
 
     def _execute(self, run: Run, error: Error) -> None:
+        ending = ""
         try:
             if run.kind not in ACTIONS:
                 self._refuse(run)
             else:
-                self._engine.execute(ACTIONS[run.kind], run, self._journal, error)
+                ending = self._engine.execute(ACTIONS[run.kind], run, self._journal, error)
         finally:
             with self._lock:
                 self._running.pop(run.intent_id, None)
@@ -188,6 +189,9 @@ class Agent:
                     del self._queues[run.resource_id]
             if following is not None:
                 self._pool.spawn(self._execute, *following)
+        if ending == "failed":
+            # half a start or stop may have had its effect: the hypervisor's word counts
+            self._power_changed(run.resource_id, self.driver.power_state(run.resource_id))
 
     def _refuse(self, run: Run) -> None:
         """The control plane may be newer than this agent."""
@@ -218,6 +222,8 @@ class Agent:
         if answer.get("unknown"):
             self._greeted = False
             self._beat.ring()
+        for message in answer.get("intents", ()):
+            self.take(message)
         self.cancel(answer.get("cancelled", []))
         refused = set(answer.get("refused", []))
         for run in runs:

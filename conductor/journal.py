@@ -45,7 +45,16 @@ _MAX_RETRY_S = 60.0
 class Journal:
     """The journal of the cell whose database is given."""
 
-    def __init__(self, databases: Databases, cell: Database, *, lease_s: float, max_attempts: int) -> None:
+    def __init__(
+        self,
+        databases: Databases,
+        cell: Database,
+        *,
+        lease_s: float,
+        max_attempts: int,
+        retry_s: float = 1,
+    ) -> None:
+        self._retry_s = retry_s
         self._databases = databases
         self._cell = cell
         self._lease = datetime.timedelta(seconds=lease_s)
@@ -124,11 +133,14 @@ class Journal:
                     granted.append({**row, "attempts": attempt, "state": IntentState.RUNNING.value})
         return granted
 
-    def held_by(self, host: str) -> list[Row]:
-        """Intents that run on a host, by the journal's word."""
+    def held_by(self, host: str, silent_s: float = 0) -> list[Row]:
+        """Intents that run on a host, by the journal's word. ``silent_s``: that nothing was heard of for so long."""
         statement = sa.select(intents).where(
             intents.c.target == host, intents.c.state == IntentState.RUNNING.value
         )
+        if silent_s:
+            before = now() - datetime.timedelta(seconds=silent_s)
+            statement = statement.where(intents.c.updated_at < before).limit(100)
         with self._cell.read() as connection:
             return [dict(row) for row in connection.execute(statement).mappings()]
 
@@ -310,7 +322,7 @@ class Journal:
         """
         if row["attempts"] >= self._max_attempts and row["kind"] != "server.cleanup":
             return self._failed(row, "failed", error, moment)
-        pause = min(2.0 ** min(row["attempts"], 6), _MAX_RETRY_S)
+        pause = min(self._retry_s * 2.0 ** min(row["attempts"], 6), _MAX_RETRY_S)
         return {
             "state": IntentState.WAITING.value,
             "lease_owner": None,

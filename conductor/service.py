@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import oslo_messaging
@@ -33,7 +33,13 @@ LOG = logging.getLogger(__name__)
 GROUP = "conductor"
 OPTS = [
     cfg.StrOpt("cell", default="cell1", help="Name of the cell that this conductor serves."),
-    cfg.FloatOpt("lease_s", default=60, min=1, help="How long a worker may be silent about an intent."),
+    cfg.FloatOpt("lease_s", default=60, min=0.1, help="How long a worker may be silent about an intent."),
+    cfg.FloatOpt(
+        "resend_s", default=15, min=0.1, help="After this a host that was sent an intent must know it."
+    ),
+    cfg.FloatOpt(
+        "retry_s", default=1, min=0, help="First pause before something is tried again; it doubles."
+    ),
     cfg.FloatOpt("sweep_interval_s", default=5, min=0.1, help="Seconds between looks for what nobody holds."),
     cfg.FloatOpt("give_up_s", default=600, min=1, help="What waits for a host down for so long is ended."),
     cfg.IntOpt("max_attempts", default=3, min=1, help="Hosts tried for a create; repeats of other intents."),
@@ -73,6 +79,7 @@ class ConductorRole(Role):
             self.cell,
             lease_s=conf.conductor.lease_s,
             max_attempts=conf.conductor.max_attempts,
+            retry_s=conf.conductor.retry_s,
         )
         self.hosts = hosts.Hosts(conf, self.databases, self.cell)
         self.agents = AgentClient(self._messaging)
@@ -132,6 +139,12 @@ class ConductorRole(Role):
                 sendable.append(row)
         self.send(self.journal.grant(self.journal.settled(sendable)))
 
+    def missed(self, host: str, held: Mapping[str, int]) -> list[dict[str, Any]]:
+        """Intents that ``host`` was sent some time ago and does not hold, granted anew."""
+        rows = self.journal.held_by(host, silent_s=self._conf.conductor.resend_s)
+        rows = self.journal.settled([row for row in rows if row["id"] not in held])
+        return [message_of(row) for row in self.journal.grant(rows)]
+
     def send(self, rows: Sequence[dict[str, Any]]) -> None:
         """Cast granted intents, one message per host. A cast that fails is the sweeper's."""
         by_host: dict[str, list[dict[str, Any]]] = {}
@@ -177,7 +190,10 @@ class Endpoint:
     def heartbeat(self, context: RequestContext, host: str, beat: dict[str, Any]) -> dict[str, Any]:
         if not self._role.hosts.beat(host):
             return {"unknown": True}
-        return self._role.journal.renew(host, beat.get("held") or {})
+        held = beat.get("held") or {}
+        answer: dict[str, Any] = self._role.journal.renew(host, held)
+        # what was sent and never came: a host can ask, also when nothing that is sent to it arrives
+        return {**answer, "intents": self._role.missed(host, held)}
 
     @oslo_messaging.rpc.expose
     def hello(self, context: RequestContext, host: str, greeting: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ Scheduler (topic ``scheduler``, global transport):
 Conductor (topic ``conductor``, the cell's transport):
     ring(intent_ids)                 intents wait to be sent to their hosts
     report(host, reports)            → verdicts, one per report: "ok", "refused", "cancel"
-    heartbeat(host, beat)            → {"refused": [ids], "cancelled": [ids]}, or {"unknown": True}
+    heartbeat(host, beat)            → {"refused": [ids], "cancelled": [ids], "intents": [messages that
+                                     it was sent and does not hold]}, or {"unknown": True}
     hello(host, greeting)            → {"intents": [messages]}: what the host held
     power_states(host, states)       {server id: power state} seen on the host
 Agent (topic ``compute``, server = host, the cell's transport):
@@ -57,8 +58,8 @@ class ConductorClient:
         result: list[str] = self._client.call(admin_context(), "report", host=host, reports=reports)
         return result
 
-    def heartbeat(self, host: str, beat: dict[str, Any]) -> dict[str, list[str]]:
-        result: dict[str, list[str]] = self._client.call(admin_context(), "heartbeat", host=host, beat=beat)
+    def heartbeat(self, host: str, beat: dict[str, Any]) -> dict[str, Any]:
+        result: dict[str, Any] = self._client.call(admin_context(), "heartbeat", host=host, beat=beat)
         return result
 
     def hello(self, host: str, greeting: dict[str, Any]) -> dict[str, Any]:

@@ -15,14 +15,17 @@ import sqlalchemy as sa
 from oslo_config import cfg
 
 from compute import service as compute_service
+from compute.drivers import simulated
 from conductor import service as conductor_service
 from core import config
 from core.context import RequestContext
+from core.errors import StaleGeneration
 from core.messaging import Messaging
 from db import cell_schema, cells, global_schema, migrate, sessions
 from db import intents as db_intents
+from db import servers as db_servers
 from db.types import now
-from lifecycle.rpc import ConductorClient, SchedulerClient
+from lifecycle.rpc import AgentClient, ConductorClient, SchedulerClient
 from scheduler import service as scheduler_service
 
 CONTEXT = RequestContext(user_id="user-1", project_id="project-1", request_id="req-1", overwrite=False)
@@ -60,6 +63,7 @@ class Cloud:
             conductor_service.list_opts(),
             scheduler_service.list_opts(),
             compute_service.agents.list_opts(),
+            simulated.list_opts(),
         ):
             config.register(conf, options)
         values = {
@@ -71,10 +75,14 @@ class Cloud:
             "compute.heartbeat_interval_s": 0.5,
             "conductor.sweep_interval_s": 0.3,
             "conductor.lease_s": 2,
+            "conductor.resend_s": 1,
+            "conductor.retry_s": 0.05,
             "scheduler.interval_s": 0.5,
             "scheduler.lease_s": 2,
+            "scheduler.host_lease_s": 2,
             **self.overrides,
         }
+        self.values = values
         Messaging(conf).close()  # registers transport_url
         for name, value in values.items():
             config.override(conf, name, value)
@@ -207,17 +215,40 @@ class Cloud:
             ConductorClient(self.messaging).ring([intent["id"]])
         return str(intent["id"])
 
+    def delete(self, server_id: str, ring: bool = True) -> None:
+        """Ask for a deletion as the API does, wherever the server is just now."""
+        for _ in range(100):
+            try:
+                if self._delete(server_id, ring):
+                    return
+            except StaleGeneration:
+                time.sleep(0.01)
+        raise AssertionError(f"{server_id} never stood still")
+
+    def _delete(self, server_id: str, ring: bool) -> bool:
+        found = db_servers.find(self.databases, server_id)
+        row, database = found.row, found.database
+        if not found.placed:
+            record = db_intents.finished_row("server.delete", "server", server_id, CONTEXT)
+            with database.write() as connection:
+                return db_servers.delete_unplaced(connection, database, row, record) != "moved"
+        intent = db_intents.row("server.delete", "server", server_id, CONTEXT, {}, target=row["host"])
+        table = db_intents.table(database)
+        with database.write() as connection:
+            db_servers.change(connection, database, row, {"task_state": "deleting"})
+            overtaken = db_intents.overtake(connection, table, server_id)
+            db_intents.insert(connection, table, [intent])
+        if ring:
+            agents = AgentClient(self.messaging)
+            for other in overtaken:
+                if other["target"]:
+                    agents.cancel(other["target"], [other["id"]])
+            ConductorClient(self.messaging).ring([intent["id"]])
+        return True
+
     def server(self, server_id: str) -> dict[str, Any]:
         """The server's row, wherever it lives."""
-        for database, table in (
-            (self.cell, cell_schema.servers),
-            (self.databases.global_, global_schema.servers),
-        ):
-            with database.read() as connection:
-                row = connection.execute(sa.select(table).where(table.c.id == server_id)).mappings().first()
-            if row is not None:
-                return dict(row)
-        raise AssertionError(f"no server {server_id}")
+        return db_servers.find(self.databases, server_id, deleted=True).row
 
     def intents(self, server_id: str) -> list[dict[str, Any]]:
         found = []
