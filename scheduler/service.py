@@ -44,7 +44,9 @@ OPTS = [
     cfg.FloatOpt("interval_s", default=5, min=0.1, help="Seconds between passes that nobody rang for."),
     cfg.IntOpt("batch", default=500, min=1, help="Intents that one pass takes at the most."),
     cfg.FloatOpt("lease_s", default=30, min=0.1, help="How long a pass may be silent about its intents."),
-    cfg.FloatOpt("host_lease_s", default=60, min=0.1, help="How long a host may be silent about a new intent."),
+    cfg.FloatOpt(
+        "host_lease_s", default=60, min=0.1, help="How long a host may be silent about a new intent."
+    ),
 ]
 
 
