@@ -48,7 +48,8 @@ class SchedulerClient:
 class ConductorClient:
     """Speaks to the conductors of one cell."""
 
-    def __init__(self, messaging: Messaging, timeout_s: float = 30) -> None:
+    def __init__(self, messaging: Messaging, timeout_s: float = 15) -> None:
+        # all reports of a host wait for the answer to the last: not for long, when a conductor died over it
         self._client = messaging.client(CONDUCTOR_TOPIC, timeout_s)
 
     def ring(self, intent_ids: list[str]) -> None:

@@ -149,6 +149,10 @@ class Broken(Exception):
     """The conductor's own failure, as a database that hangs up is."""
 
 
+def break_down(*_arguments: Any) -> Any:
+    raise Broken
+
+
 @pytest.mark.parametrize("what", ["create fails", "delete", "stop"])
 def test_a_conductor_fails_at_every_statement(cloud: Cloud, what: str) -> None:
     """Between any two: in a report, between the global release and the cell's end, in a sweep."""
@@ -162,7 +166,7 @@ def test_a_conductor_fails_at_every_statement(cloud: Cloud, what: str) -> None:
         states: dict[str, str] = {}
         for at in range(1, 16 if what != "create fails" else 26):
             if what == "create fails":
-                faults.arm("server.create", "power_on", "unexpected", times=2)
+                faults.arm("server.create", "power_on", "unexpected", times=50)
                 with dying(engines, at, Broken):
                     server_id = cloud.create()
                     settle(cloud)
@@ -191,7 +195,7 @@ def test_a_conductor_dies_between_the_databases(cloud: Cloud) -> None:
     try:
         cloud.start("conductor", "compute", "scheduler")
         conductor = cloud.roles[0]
-        conductor.journal._finish_ending = die
+        conductor.journal._finish_ending = break_down
         faults.arm("server.create", "define", "unexpected", times=1)
         server_id = cloud.create()
         wait_for(

@@ -313,9 +313,7 @@ def start_postgresql(folder: Path, *, durable: bool = False) -> PostgreSQL:
 
 def start_rabbitmq(folder: Path) -> RabbitMQ:
     """RabbitMQ in ``folder``, with a port mapper (epmd) of its own, so that it meets no other node."""
-    program = _program("rabbitmq")
-    epmd = processes.find_program("epmd", "/usr/lib/erlang/erts-*/bin")
-    if epmd is None:
+    if processes.find_program("epmd", "/usr/lib/erlang/erts-*/bin") is None:
         raise NotStarted("epmd is not installed (Debian: apt-get install erlang-base)")
     user = processes.unprivileged("rabbitmq")
     for name in ("mnesia", "log", "home"):
@@ -352,9 +350,22 @@ def start_rabbitmq(folder: Path) -> RabbitMQ:
     }
     (folder / "environment.json").write_text(json.dumps(environment))
     processes.give(folder, user)
+    return _launch_rabbitmq(folder, port, password)
+
+
+def start_rabbitmq_again(stopped: RabbitMQ) -> RabbitMQ:
+    """A broker that was stopped, with its data and at its port."""
+    return _launch_rabbitmq(Path(stopped.folder), stopped.port, stopped.password)
+
+
+def _launch_rabbitmq(folder: Path, port: int, password: str) -> RabbitMQ:
+    program, user = _program("rabbitmq"), processes.unprivileged("rabbitmq")
+    environment = json.loads((folder / "environment.json").read_text())
+    epmd = str(processes.find_program("epmd", "/usr/lib/erlang/erts-*/bin"))
+    mapper = environment["ERL_EPMD_PORT"]
     log = folder / "rabbitmq.log"
     port_mapper = processes.start(
-        [epmd, "-address", HOST, "-port", str(mapper)],
+        [epmd, "-address", HOST, "-port", mapper],
         log=log,
         user=user,
         environment=environment,
