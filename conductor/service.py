@@ -29,6 +29,8 @@ from lifecycle.roles import Role
 from lifecycle.rpc import CONDUCTOR_TOPIC, AgentClient, SchedulerClient
 
 LOG = logging.getLogger(__name__)
+_SPACING_S = 0.02
+"""Intents that were rung for within this time are handed out together."""
 
 GROUP = "conductor"
 OPTS = [
@@ -87,7 +89,7 @@ class ConductorRole(Role):
         self._sweeper = Sweeper(conf, self)
         self._rung: set[str] = set()
         self._rung_lock = threading.Lock()
-        self._dispatcher = Periodic("conductor-dispatch", 3600, self._dispatch_rung)
+        self._dispatcher = Periodic("conductor-dispatch", 3600, self._dispatch_rung, _SPACING_S)
         self._sweep = Periodic("conductor-sweep", conf.conductor.sweep_interval_s, self._sweeper.sweep)
         self._server = self._messaging.server(
             CONDUCTOR_TOPIC, f"{conf.host}-{self.cell.name}", [Endpoint(self)]

@@ -17,6 +17,7 @@ from core import backend
 from core.context import RequestContext
 
 EXCHANGE = "haneul"
+_THREADS = 16
 
 
 class ContextSerializer(oslo_messaging.NoOpSerializer):
@@ -62,7 +63,7 @@ class Messaging:
 
     def server(self, topic: str, host: str, endpoints: list[Any]) -> Any:
         """An RPC server that hears ``topic`` and ``topic.host``; start() and stop() it."""
-        return oslo_messaging.get_rpc_server(
+        server = oslo_messaging.get_rpc_server(
             self.transport,
             oslo_messaging.Target(topic=topic, server=host, version="1.0"),
             endpoints,
@@ -70,6 +71,9 @@ class Messaging:
             serializer=self._serializer,
             access_policy=oslo_messaging.ExplicitRPCAccessPolicy,
         )
+        # what is heard is short: the library's 64 threads per listener would only cost memory
+        self.conf.set_default("executor_thread_pool_size", _THREADS)
+        return server
 
     def close(self) -> None:
         self.transport.cleanup()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -43,13 +44,18 @@ class Periodic:
     """A thread that calls ``function`` when rung and at least every ``interval_s``.
 
     The function takes no input and is idempotent; rings while it runs are
-    folded into one more call.  An exception is logged and the next call comes
+    folded into one more call.  Calls begin at least ``spacing_s`` apart: a ring
+    after a silence is answered at once, those of a busy time share calls, which
+    cost less than one each.  An exception is logged and the next call comes
     at the next ring or interval.
     """
 
-    def __init__(self, name: str, interval_s: float, function: Callable[[], Any]) -> None:
+    def __init__(
+        self, name: str, interval_s: float, function: Callable[[], Any], spacing_s: float = 0.0
+    ) -> None:
         self.name = name
         self._interval_s = interval_s
+        self._spacing_s = spacing_s
         self._function = function
         self._bell = threading.Event()
         self._stopping = threading.Event()
@@ -68,11 +74,17 @@ class Periodic:
             self._thread.join(timeout_s)
 
     def _loop(self) -> None:
+        began = -self._spacing_s
         while not self._stopping.is_set():
             self._bell.wait(self._interval_s)
+            early = began + self._spacing_s - time.monotonic()
+            if early > 0:
+                self._stopping.wait(early)
+            # cleared before the call: a ring during it asks for another
             self._bell.clear()
             if self._stopping.is_set():
                 return
+            began = time.monotonic()
             try:
                 self._function()
             except Exception:  # noqa: BLE001 - the loop must outlive any failure; it is logged

@@ -148,8 +148,11 @@ class Quotas:
         ``amounts``: how many more of instances, cores, ram (MiB), key_pairs, server_groups.
         :raises OverQuota: names every resource that is over, as upstream's message does.
         """
-        lock(connection, f"user:{user_id}" if set(amounts) == {"key_pairs"} else project_id)
         project_limits, user_limits = self._both_limits(connection, project_id, user_id)
+        if all(project_limits[name] < 0 and user_limits[name] < 0 for name in amounts):
+            return  # nothing is limited: nobody has to wait, nothing to count
+        # limits do not change with what is counted, so they are read before others have to wait
+        lock(connection, f"user:{user_id}" if set(amounts) == {"key_pairs"} else project_id)
         used = usage(connection, project_id, resources=tuple(amounts), key_pairs_of=user_id)
         self._refuse(amounts, used, project_limits)
         if user_limits != project_limits:

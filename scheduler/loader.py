@@ -74,18 +74,19 @@ class Loader:
 
     def _read_changes(self) -> set[int]:
         low = max(self._high - _WINDOW, 0)
+        others = sa.or_(provider_changes.c.source.is_(None), provider_changes.c.source != self._source)
         with self._databases.global_.read() as connection:
+            # first the newest number: what appears between the two statements is read again, not missed
+            high = connection.execute(sa.select(sa.func.max(provider_changes.c.seq))).scalar()
+            # of what a busy scheduler writes itself there is much, and it is known here
             rows = connection.execute(
-                sa.select(provider_changes.c.seq, provider_changes.c.provider_id, provider_changes.c.source)
-                .where(provider_changes.c.seq > low)
-                .order_by(provider_changes.c.seq)
+                sa.select(provider_changes.c.seq, provider_changes.c.provider_id).where(
+                    provider_changes.c.seq > low, others
+                )
             ).all()
-        changed = {
-            row.provider_id for row in rows if row.seq not in self._seen and row.source != self._source
-        }
+        changed = {row.provider_id for row in rows if row.seq not in self._seen}
         self._seen = {row.seq for row in rows}
-        if rows:
-            self._high = max(self._high, rows[-1].seq)
+        self._high = max(self._high, high or 0)
         return changed
 
     def prune(self) -> None:

@@ -19,6 +19,7 @@ from db.sessions import Databases
 from lifecycle.rpc import AgentClient, ConductorClient, SchedulerClient
 
 _IDLE_S = 3600.0
+_SPACING_S = 0.02
 _MOST = 10_000
 """Ids kept for a broker that does not answer; the sweeper finds what is beyond."""
 
@@ -30,7 +31,7 @@ class _Bell:
         self._send = send
         self._waiting: list[Any] = []
         self._lock = threading.Lock()
-        self._periodic = Periodic(name, _IDLE_S, self._flush)
+        self._periodic = Periodic(name, _IDLE_S, self._flush, _SPACING_S)
         self._periodic.start()
 
     def ring(self, items: list[Any]) -> None:
