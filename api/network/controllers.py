@@ -6,12 +6,21 @@ from typing import Any
 
 from api.common.operations import Controller
 from api.network.agents import AgentsController, AvailabilityZonesController, IpAvailabilityController
+from api.network.auto_allocated_topology import AutoAllocatedTopologyController
 from api.network.extensions import ExtensionsController
 from api.network.floating_ips import FloatingIpsController, PortForwardingsController
 from api.network.networks import NetworksController
 from api.network.port_bindings import PortBindingsController
 from api.network.ports import PortsController
+from api.network.qos import (
+    BandwidthLimitRulesController,
+    DscpMarkingRulesController,
+    MinimumBandwidthRulesController,
+    QosPoliciesController,
+    QosRuleTypesController,
+)
 from api.network.quotas import QuotasController
+from api.network.rbac_policies import RbacPoliciesController
 from api.network.routers import RoutersController
 from api.network.security_group_rules import SecurityGroupRulesController
 from api.network.security_groups import AddressGroupsController, SecurityGroupsController
@@ -35,6 +44,13 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     RoutersController,
     FloatingIpsController,
     PortForwardingsController,
+    QosPoliciesController,
+    BandwidthLimitRulesController,
+    DscpMarkingRulesController,
+    MinimumBandwidthRulesController,
+    QosRuleTypesController,
+    RbacPoliciesController,
+    AutoAllocatedTopologyController,
     QuotasController,
     TagsController,
     AgentsController,
