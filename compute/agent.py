@@ -123,8 +123,9 @@ class Agent:
             self._stopping = True
             for run in self._running.values():
                 run.fenced.set()
-        self._beat.stop()
-        self._sync.stop()
+        # a heartbeat may wait for a conductor that has gone already: nothing is lost by leaving it there
+        self._beat.stop(1)
+        self._sync.stop(1)
         self._server.stop()
         self._pool.shutdown(wait=False)
         self._server.wait()

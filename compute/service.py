@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 from typing import Any
 
 from oslo_config import cfg
@@ -50,7 +51,7 @@ class ComputeRole(Role):
             agent.start()
 
     def stop(self) -> None:
-        for agent in self.agents:
-            agent.stop()
+        with concurrent.futures.ThreadPoolExecutor(16, thread_name_prefix="stop") as pool:
+            list(pool.map(lambda agent: agent.stop(), self.agents))
         self._reporter.stop()
         self._messaging.close()

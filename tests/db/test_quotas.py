@@ -54,19 +54,19 @@ def test_concurrent_creations_stop_exactly_at_the_limit(database: Database) -> N
     limits = quotas.Quotas(conf)
     config.override(conf, "quota.cores", 15)
     done: list[bool] = []
-    barrier = threading.Barrier(6)
+    barrier = threading.Barrier(16)
 
     def work() -> None:
         barrier.wait()
         for _ in range(3):
             done.append(create(database, limits))
 
-    threads = [threading.Thread(target=work) for _ in range(6)]
+    threads = [threading.Thread(target=work) for _ in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(done) == 18 and sum(done) == 7
+    assert len(done) == 48 and sum(done) == 7
     with database.read() as connection:
         used = quotas.usage(connection, "p1")
         assert (used["instances"], used["cores"], used["ram"]) == (7, 14, 7 * 64)
