@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cli import cloud, seeds, settings
+from cli import cloud, seeds, serve, settings
 from cli.state import StateFolder, started_at, write_file
 from tests.lab import processes, servers
 
@@ -82,18 +82,27 @@ class Deployment:
             self._serve("identity", "identity", main)
             self._haneul("db", "upgrade", "--config-file", main)
             self._make_cells(files, shape)
-            self._serve("api-image", "api-image", main)
-            for number in range(shape.api_workers):
-                self._serve(f"api-compute-{number + 1}", "api-compute", main)
-            self._serve("scheduler", "scheduler", main)
-            for number in range(1, shape.cells + 1):
-                self._serve(f"conductor-{number}", "conductor", files[f"conductor-{number}"])
-                self._serve(f"compute-{number}", "compute", files[f"compute-{number}"])
+            self._serve_rest(files, shape)
         addresses = settings.Addresses(self.state)
         say("services started; waiting for the APIs")
         urls = {kind: addresses.url(group, path) for _n, kind, group, path, _t in settings.CATALOG}
         cloud.wait_for_answers({"identity": addresses.auth_url, **urls}, self._check)
         self._seed(shape, say)
+
+    def _serve_rest(self, files: dict[str, Path], shape: Shape) -> None:
+        """Every role but identity, and the databases, which are upgraded already."""
+        per_cell = [str(number) for number in range(1, shape.cells + 1)]
+        copies = {
+            "api-compute": [str(number + 1) for number in range(shape.api_workers)],
+            "conductor": per_cell,
+            "compute": per_cell,
+        }
+        for role in serve.ROLES:
+            if role in ("identity", "databases"):
+                continue
+            for copy in copies.get(role, [""]):
+                name = f"{role}-{copy}" if copy else role
+                self._serve(name, role, files.get(name, files["main"]))
 
     def _configure(self, shape: Shape, lab: Path, say: Say) -> dict[str, Path]:
         """Servers, configuration files by name ("main", and for each cell conductor-N, compute-N)."""
