@@ -28,6 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cli import keystone_cache
 from core import backend
 
 LAZY_MODULES = ("keystone.federation.idp",)
@@ -49,13 +50,16 @@ def defer_imports() -> None:
         setattr(sys.modules[package], attribute, module)
 
 
-def tune_sqlite(synchronous: str) -> None:
+def tune_sqlite(synchronous: str, cascades: bool = False) -> None:
     """WAL, how hard to sync, and transactions that can't fail half-way, on every SQLite connection.
 
     oslo.db begins every transaction as one for reading.  When it comes to write
     after another has written, SQLite refuses at once ("database is locked"), however
     long it may wait: what two requests at a time make of each other.  Begun as one
     for writing, the second waits instead.
+
+    ``cascades``: rows that refer to a deleted one go with it, as on other databases
+    (Keystone relies on it; its migrations do not bear it).
     """
     import sqlite3
 
@@ -68,6 +72,8 @@ def tune_sqlite(synchronous: str) -> None:
             cursor.execute("PRAGMA journal_mode=WAL")
             cursor.execute(f"PRAGMA synchronous={synchronous}")
             cursor.execute("PRAGMA busy_timeout=30000")
+            if cascades:
+                cursor.execute("PRAGMA foreign_keys=ON")
             cursor.close()
 
     @sa.event.listens_for(sa.engine.Engine, "before_cursor_execute", retval=True)
@@ -77,6 +83,33 @@ def tune_sqlite(synchronous: str) -> None:
         if statement == "BEGIN" and connection.dialect.name == "sqlite":
             statement = "BEGIN IMMEDIATE"
         return statement, parameters
+
+
+class TokenPerThread:
+    """Keeps apart what Keystone's middleware keeps in one place for all threads.
+
+    ``AuthContextMiddleware`` (one object per process) puts the request's token into
+    ``self.token`` and reads it a moment later: with threads, a request could be judged
+    by the token of another.  As a descriptor of the class this gives each thread its own.
+    """
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    def __get__(self, _owner: Any, _kind: type | None = None) -> Any:
+        return getattr(self._local, "token", None)
+
+    def __set__(self, _owner: Any, token: Any) -> None:
+        self._local.token = token
+
+    def forget_between_requests(self, application: Callable[..., Any]) -> Callable[..., Any]:
+        """The application, each request of which starts without the last one's token."""
+
+        def wrapped(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+            self._local.token = None
+            return application(environ, start_response)
+
+        return wrapped
 
 
 def in_copy(work: Callable[[], None]) -> None:
@@ -135,6 +168,7 @@ def main() -> None:
     if not options.stamp.exists() or options.stamp.read_text() != stamp:
 
         def fill() -> None:
+            keystone_cache.register()
             tune_sqlite("OFF")  # nothing is lost: without the stamp the next start does it again
             keystone.server.configure(config_files=options.config_files)
             from cli import keystone_setup
@@ -143,8 +177,14 @@ def main() -> None:
 
         in_copy(fill)
         options.stamp.write_text(stamp)
-    tune_sqlite("NORMAL")
+    tune_sqlite("NORMAL", cascades=True)
+    keystone_cache.register()
     app = core.initialize_application(name="public", config_files=options.config_files)
+    from keystone.server.flask.request_processing.middleware import auth_context
+
+    tokens = TokenPerThread()
+    auth_context.AuthContextMiddleware.token = tokens
+    app = tokens.forget_between_requests(app)
     server = wsgi.Server(
         (options.host, options.port),
         app,

@@ -244,6 +244,8 @@ class RequestEnvelope:
         started = time.monotonic()
         request_id = f"req-{uuid.uuid4()}"
         environ[_REQUEST_ID] = request_id
+        # the thread's logs carry this id from here on, not the previous request's
+        RequestContext(request_id=request_id)
         # pecan would parse a form (and so read an upload whole): bodies are ours
         environ[CONTENT_TYPE] = environ.get("CONTENT_TYPE", "")
         # (and webob takes a body without a type for a form)
@@ -256,18 +258,17 @@ class RequestEnvelope:
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             headers = [*headers, *((name, request_id) for name in self._api.request_id_headers)]
-            self._account(environ, status, time.monotonic() - started, request_id)
+            self._account(environ, status, time.monotonic() - started)
             return start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
 
         return self._application(environ, start)
 
-    def _account(self, environ: dict[str, Any], status: str, seconds: float, request_id: str) -> None:
+    def _account(self, environ: dict[str, Any], status: str, seconds: float) -> None:
         operation = environ.get(_OPERATION, "-")
         metrics.REQUESTS.labels(self._api.name, operation, status[:3]).inc()
         metrics.REQUEST_SECONDS.labels(self._api.name, operation).observe(seconds)
         ACCESS.info(
-            '%s %s "%s %s" %s %.1f ms',
-            request_id,
+            '%s "%s %s" %s %.1f ms',
             environ.get("REMOTE_ADDR", "-"),
             environ.get("REQUEST_METHOD"),
             environ.get("PATH_INFO"),

@@ -89,10 +89,8 @@ def keystone(conf: cfg.ConfigOpts) -> Callable[[WsgiApp], WsgiApp]:
 
 
 def context_of(request: webob.Request, request_id: str) -> RequestContext:
-    """The context that the middleware's headers describe."""
-    context: RequestContext = RequestContext.from_environ(
-        request.environ, request_id=request_id, overwrite=False
-    )
+    """The context that the middleware's headers describe; the thread's logs carry it from here on."""
+    context: RequestContext = RequestContext.from_environ(request.environ, request_id=request_id)
     return context
 
 
