@@ -27,7 +27,7 @@ from db.global_schema import aggregate_hosts, aggregates, hosts, server_group_me
 
 _GIB = 1024**3
 _NO_NETWORKS = (
-    "Networks can't be attached in this cloud: its catalog has no network service."
+    "Servers can't be attached to networks yet: the hosts have no network agent."
     " Leave networks out, or give none or auto."
 )
 
