@@ -7,6 +7,7 @@ others run meanwhile.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import json
 import re
@@ -127,6 +128,16 @@ def load_factory(name: str) -> Callable[[Any], Any]:
     return factory
 
 
+def _calm_collector() -> None:
+    """What is loaded by now stays: the garbage collector need not walk through it again and again.
+
+    A page of 300 servers makes tens of thousands of objects, and every full collection on the
+    way walked through all modules too: a third of the time of such a page.
+    """
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
 def make_service(conf: Any, names: list[str]) -> Any:
     """One oslo.service service that runs these roles.
 
@@ -149,6 +160,7 @@ def make_service(conf: Any, names: list[str]) -> Any:
         def start(self) -> None:
             self.serve_metrics()
             waiting = [name for name in names if not self.try_start(name)]
+            _calm_collector()
             if waiting:
                 threading.Thread(target=self.retry, args=(waiting,), daemon=True, name="retry").start()
 

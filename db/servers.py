@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -301,15 +301,15 @@ def groups_of(databases: Databases, server_id: str) -> list[str]:
         )
 
 
-def host_states(cell: Database, down_after_s: float) -> dict[str, str]:
-    """host_status of a cell's hosts: UP, UNKNOWN (not seen lately), DOWN (declared so), MAINTENANCE."""
+def host_states(cell: Database, hosts: Iterable[str], down_after_s: float) -> dict[str, str]:
+    """host_status of these hosts of a cell: UP, UNKNOWN (not seen lately), DOWN (declared so), MAINTENANCE."""
     table_ = cell_schema.services
     oldest = now() - datetime.timedelta(seconds=down_after_s)
     states = {}
     with cell.read() as connection:
         rows = connection.execute(
             sa.select(table_.c.host, table_.c.disabled, table_.c.forced_down, table_.c.last_seen_at).where(
-                table_.c.binary == "nova-compute"
+                table_.c.binary == "nova-compute", table_.c.host.in_(sorted(hosts))
             )
         )
         for host, disabled, forced_down, seen in rows:

@@ -95,16 +95,17 @@ class ServersController(Controller):
         """host_status by server, as far as the asker may see it."""
         if not (view.sees_host_status or view.sees_unknown_hosts):
             return {}
-        down_s = self.services.conf.service_down_time
-        states: dict[int | None, dict[str, str]] = {}
-        result = {}
+        result: dict[str, str] = {}
+        by_cell: dict[int, tuple[Database, list[Row]]] = {}
         for database, row in rows:
-            if not row["host"] or not database.cell_id:
+            if row["host"] and database.cell_id:
+                by_cell.setdefault(database.cell_id, (database, []))[1].append(row)
+            else:
                 result[row["id"]] = ""
-                continue
-            if database.cell_id not in states:
-                states[database.cell_id] = servers.host_states(database, down_s)
-            result[row["id"]] = states[database.cell_id].get(row["host"], "UNKNOWN")
+        for database, placed in by_cell.values():
+            hosts = {row["host"] for row in placed}
+            states = servers.host_states(database, hosts, self.services.conf.service_down_time)
+            result.update((row["id"], states.get(row["host"], "UNKNOWN")) for row in placed)
         if view.sees_unknown_hosts:
             return {server_id: state for server_id, state in result.items() if state == "UNKNOWN"}
         return result
