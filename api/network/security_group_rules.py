@@ -32,15 +32,16 @@ _ETHERTYPES = {"ipv4": "IPv4", "ipv6": "IPv6"}
 _ONCE: dict[str, Any] = {"put": False}
 ATTRIBUTES: dict[str, Attr] = {
     **{key: attr for key, attr in a.STANDARD.items() if key not in ("name", "tags")},
-    "security_group_id": Attr(a.UUID, default=MISSING, **_ONCE),
+    # (an id that is no UUID is one that does not exist: 404)
+    "security_group_id": Attr(a.string(), default=MISSING, **_ONCE),
     "direction": Attr({"enum": ["ingress", "egress"]}, default=MISSING, **_ONCE),
     "ethertype": Attr(a.or_null(a.string(8)), default="IPv4", convert=lambda value: value or "IPv4", **_ONCE),
     "protocol": Attr({"type": ["string", "integer", "null"]}, **_ONCE),
     "port_range_min": Attr({"type": ["integer", "string", "null"]}, **_ONCE),
     "port_range_max": Attr({"type": ["integer", "string", "null"]}, **_ONCE),
     "remote_ip_prefix": Attr(a.or_null(a.string(64)), **_ONCE),
-    "remote_group_id": Attr(a.or_null(a.UUID), **_ONCE),
-    "remote_address_group_id": Attr(a.or_null(a.UUID), **_ONCE),
+    "remote_group_id": Attr(a.or_null(a.string()), **_ONCE),
+    "remote_address_group_id": Attr(a.or_null(a.string()), **_ONCE),
     "normalized_cidr": a.read_only(),
     "belongs_to_default_sg": a.read_only(),
 }

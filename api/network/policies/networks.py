@@ -46,7 +46,7 @@ RULES = [
         delete=f"{MEMBER} or {NETWORK_OWNER}",
         fields={
             "create": {"segment_id": ADMIN, "service_types": ADMIN},
-            "update": {"segment_id": ADMIN, "service_types": ADMIN},
+            "update": {"service_types": ADMIN},
             "get": {"segment_id": ADMIN},
         },
     ),
