@@ -30,6 +30,8 @@ Row = Mapping[str, Any]
 Condition = sa.ColumnElement[bool]
 SHARED, EXTERNAL = "access_as_shared", "access_as_external"
 EVERYONE = "*"
+_SLICE = 5000
+"""Ids that one statement names: databases bound the number of a statement's parameters."""
 _TRUE, _FALSE = {"true", "1", "t", "yes", "on"}, {"false", "0", "f", "no", "off"}
 
 
@@ -278,6 +280,10 @@ def expanded(
     connection: sa.Connection, model: Model, rows: list[dict[str, Any]], viewer: Viewer
 ) -> list[dict[str, Any]]:
     """``rows`` with their children."""
+    if len(rows) > _SLICE:
+        for start in range(0, len(rows), _SLICE):
+            expanded(connection, model, rows[start : start + _SLICE], viewer)
+        return rows
     if not rows:
         return rows
     if model.tagged:
