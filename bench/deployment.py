@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cli import cloud, seeds, serve, settings
+from cli import processes as processes_of
 from cli.state import StateFolder, started_at, write_file
 from tests.lab import processes, servers
 
@@ -243,6 +244,14 @@ class Deployment:
                 if processes.alive(pid):
                     found.setdefault(f"server/{kind}", pid)
         return found
+
+    def memory(self) -> dict[str, float]:
+        """Proportional set size in MiB by role."""
+        return {
+            name: sum(processes_of.memory(pid).values())
+            for name, pid in self.pids().items()
+            if not name.startswith("server/")
+        }
 
     def statement_counter(self) -> Callable[[], int] | None:
         """Reads how many SELECTs the database server has run; None where it does not count them."""
