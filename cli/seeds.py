@@ -1,4 +1,4 @@
-"""What a fresh cloud holds: flavors, the tiny image (twice), through the public APIs.
+"""What a fresh cloud holds: flavors, the tiny image (twice), networks, through the public APIs.
 
 Whatever is there already stays as it is.
 """
@@ -21,6 +21,9 @@ FLAVORS = (
 # the same content twice: clients' test suites want two bootable images
 IMAGES = ("tiny", "tiny-2")
 FIRST_SERVER = "first"
+PRIVATE, PUBLIC = "private", "public"
+# nobody's on the internet (RFC 5737, RFC 1918)
+PUBLIC_CIDR, PRIVATE_CIDR, POOL = "203.0.113.0/24", "10.30.0.0/24", "10.128.0.0/12"
 
 
 def ensure_flavors(connection: Any) -> list[str]:
@@ -57,6 +60,43 @@ def ensure_images(connection: Any, file: Path) -> list[str]:
                 image.data = content
                 image.upload(connection.image)
             made.append(name)
+    return made
+
+
+def ensure_networks(connection: Any, project_id: str) -> list[str]:
+    """An external network, and a project's own behind a router; what "any network" is made of.
+
+    Each is found by its name: what an administrator changed stays.
+    """
+    made = []
+    network = connection.network
+    public = network.find_network(PUBLIC, ignore_missing=True)
+    if public is None:
+        public = network.create_network(name=PUBLIC, is_router_external=True, is_default=True)
+        made.append(PUBLIC)
+    if not list(network.subnets(network_id=public.id)):
+        network.create_subnet(
+            name=PUBLIC, network_id=public.id, ip_version=4, cidr=PUBLIC_CIDR, is_dhcp_enabled=False
+        )
+    if not list(network.subnet_pools(is_default=True)):
+        network.create_subnet_pool(
+            name="shared", prefixes=[POOL], default_prefix_length=26, is_shared=True, is_default=True
+        )
+    private = next(iter(network.networks(name=PRIVATE, project_id=project_id)), None)
+    if private is None:
+        private = network.create_network(name=PRIVATE, project_id=project_id)
+        made.append(PRIVATE)
+    subnet = next(iter(network.subnets(network_id=private.id)), None)
+    if subnet is None:
+        subnet = network.create_subnet(
+            name=PRIVATE, network_id=private.id, ip_version=4, cidr=PRIVATE_CIDR, project_id=project_id
+        )
+    router = next(iter(network.routers(name=PRIVATE, project_id=project_id)), None)
+    if router is None:
+        router = network.create_router(
+            name=PRIVATE, project_id=project_id, external_gateway_info={"network_id": public.id}
+        )
+        network.add_interface_to_router(router, subnet_id=subnet.id)
     return made
 
 

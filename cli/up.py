@@ -90,6 +90,9 @@ class Bringing:
                 say(f"{len(seeds.ensure_flavors(connection))} made")
             with self.progress.step("Tiny guest image") as say:
                 say(", ".join(seeds.ensure_images(connection, image.result())) or "there already")
+            with self.progress.step("Networks") as say:
+                demo = connection.identity.find_project("demo", ignore_missing=False)
+                say(", ".join(seeds.ensure_networks(connection, demo.id)) or "there already")
         self.report_roles()
         if not self.options.no_server:
             self.first_server(connection, real)
