@@ -214,8 +214,8 @@ class Agent:
 
     def heartbeat(self) -> None:
         """Say that the host lives and what it works on; hear what was taken away."""
-        if not self._greeted:
-            self._greet()
+        if not self._greeted and not self._greet():
+            return
         with self._lock:
             runs = list(self._running.values())
             held = {run.intent_id: run.attempt for run in runs}
@@ -231,14 +231,21 @@ class Agent:
             if run.intent_id in refused and run.attempt == held[run.intent_id]:
                 run.fenced.set()
 
-    def _greet(self) -> None:
+    def _greet(self) -> bool:
+        """False: no answer; it is tried again at once, as a host that is not known gets no servers."""
         inventory = self.driver.inventory()
         self.worker.memory_mib = inventory.memory_mib
         greeting = {"release": RELEASE, "inventory": inventory.to_dict(), "kinds": ACTIONS.kinds()}
-        answer = self._conductor.hello(self.host, greeting)
+        try:
+            answer = self._conductor.hello(self.host, greeting)
+        except oslo_messaging.MessagingTimeout:
+            LOG.warning("host %s: no conductor answers its greeting", self.host)
+            self._beat.ring()
+            return False
         self._greeted = True
         for message in answer["intents"]:
             self.take(message)
+        return True
 
     def sync_power(self) -> None:
         """Tell the conductor the power state of every guest of ours, and of strangers the number."""

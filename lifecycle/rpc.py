@@ -33,6 +33,8 @@ from core.messaging import Messaging
 SCHEDULER_TOPIC = "scheduler"
 CONDUCTOR_TOPIC = "conductor"
 AGENT_TOPIC = "compute"
+_HELLO_S = 5.0
+"""A greeting sent before the conductor listens is lost: so it is not waited for long."""
 
 
 class SchedulerClient:
@@ -64,7 +66,9 @@ class ConductorClient:
         return result
 
     def hello(self, host: str, greeting: dict[str, Any]) -> dict[str, Any]:
-        result: dict[str, Any] = self._client.call(admin_context(), "hello", host=host, greeting=greeting)
+        result: dict[str, Any] = self._client.prepare(timeout=_HELLO_S).call(
+            admin_context(), "hello", host=host, greeting=greeting
+        )
         return result
 
     def power_states(self, host: str, states: dict[str, int]) -> None:
