@@ -176,7 +176,7 @@ class Deployment:
             if number == 1:
                 continue  # "db upgrade" makes the first, on the global broker
             transport = ("--transport", broker)
-            create = ("cell", "create", "--config-file", files["main"], f"cell{number}")
+            create = ("cell", "--config-file", files["main"], "create", f"cell{number}")
             self._haneul(*create, "--database", database, *transport)
 
     def _environment(self) -> dict[str, str]:
