@@ -17,7 +17,7 @@ from core.errors import Forbidden
 from db import network_base as base
 from db import qos as db_qos
 from db import rbac
-from db.network_errors import not_found
+from db.network_errors import bad_request, not_found
 from db.sessions import retrying
 
 ATTRIBUTES: dict[str, Attr] = {
@@ -205,8 +205,11 @@ class QosRuleTypesController(Controller):
 
     @operation("GET", "/qos/rule-types", policy="get_rule_type")
     def index(self, call: Call) -> Row:
-        """List kinds of rule."""
-        return {"rule_types": [{"type": kind} for kind in KINDS]}
+        """List kinds of rule: there is one driver, so what any supports, all support."""
+        if call.first("all_supported") and call.first("all_rules"):
+            raise bad_request("InvalidInput", "Only one of all_supported and all_rules can be asked for.")
+        rows = [{"type": kind} for kind in KINDS]
+        return {"rule_types": [row for row in rows if row["type"] in call.query.get("type", KINDS)]}
 
     @operation("GET", "/qos/rule-types/{rule_type}", policy="get_rule_type")
     def show(self, call: Call) -> Row:

@@ -223,6 +223,16 @@ def test_a_project_that_asks_for_any_network(api: Api) -> None:
     api.request("delete", path, status=404)
 
 
+def test_kinds_of_qos_rules(api: Api) -> None:
+    kinds = {each["type"] for each in api.get("/qos/rule-types")["rule_types"]}
+    assert kinds == {"bandwidth_limit", "dscp_marking", "minimum_bandwidth"}
+    for key in ("all_supported", "all_rules"):
+        assert {each["type"] for each in api.get(f"/qos/rule-types?{key}=True")["rule_types"]} == kinds
+    api.request("get", "/qos/rule-types?all_supported=True&all_rules=True", status=400)
+    assert api.get("/qos/rule-types/dscp_marking")["rule_type"]["type"] == "dscp_marking"
+    api.request("get", "/qos/rule-types/minimum_packet_rate", status=404)
+
+
 def test_qos_policies(api: Api) -> None:
     api.request("post", "/qos/policies", {"policy": {"name": "q"}}, status=403)
     made = api.post("/qos/policies", {"policy": {"name": "q", "shared": True}}, as_=ADMIN)["policy"]
