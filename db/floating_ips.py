@@ -49,7 +49,7 @@ MODEL = base.Model(
     noun="Floating IP",
     not_found_type="FloatingIPNotFound",
     table=floating_ips,
-    columns=base.columns_of(floating_ips, "qos_policy_id"),
+    columns=base.columns_of(floating_ips),
     expand=_expand,
 )
 

@@ -278,6 +278,7 @@ def _routing(metadata: sa.MetaData) -> None:
         sa.Column("gateway_port_id", Uuid, sa.ForeignKey("ports.id"), unique=True),
         sa.Column("gateway_network_id", Uuid),
         flag("enable_snat", True),
+        sa.Column("qos_policy_id", Uuid, comment="of its gateway"),
         flag("distributed", False),
         flag("ha", False),
         sa.Column("routes", Json, nullable=False, default=list),
@@ -285,6 +286,7 @@ def _routing(metadata: sa.MetaData) -> None:
         sa.Column("host", Name, nullable=False, default="", comment="where its namespace is"),
         sa.Index("ix_routers_project_id", "project_id", "name"),
         sa.Index("ix_routers_host", "host"),
+        sa.Index("ix_routers_qos_policy_id", "qos_policy_id"),
         **table_options(),
     )
     # a subnet is at a router once only, however many requests race
@@ -314,6 +316,7 @@ def _routing(metadata: sa.MetaData) -> None:
         sa.UniqueConstraint("port_id", "fixed_ip_address", name="uq_floating_ips_port_id_fixed_ip_address"),
         sa.Index("ix_floating_ips_project_id", "project_id"),
         sa.Index("ix_floating_ips_router_id", "router_id"),
+        sa.Index("ix_floating_ips_qos_policy_id", "qos_policy_id"),
         sa.Index("ix_floating_ips_floating_ip_address", "floating_ip_address"),
         sa.Index("ix_floating_ips_floating_network_id", "floating_network_id"),
         **table_options(),

@@ -16,7 +16,7 @@ from db.network_errors import conflict, not_found
 policies = TABLES["qos_policies"]
 rules = TABLES["qos_rules"]
 RBAC = "qos_policy"
-_USERS = ("networks", "ports", "floating_ips")
+_USERS = ("networks", "ports", "floating_ips", "routers")
 
 
 def _expand(connection: sa.Connection, rows: Sequence[dict[str, Any]], viewer: base.Viewer) -> None:

@@ -41,7 +41,7 @@ MODEL = base.Model(
     not_found_type="RouterNotFound",
     table=routers,
     columns={
-        **base.columns_of(routers, "gateway_network_id", "gateway_port_id", "host"),
+        **base.columns_of(routers, "gateway_network_id", "gateway_port_id", "host", "qos_policy_id"),
         "gw_port_id": routers.c.gateway_port_id,
         "external_gateway_info": routers.c.gateway_network_id,
     },

@@ -42,6 +42,8 @@ EXTENSIONS: dict[str, tuple[str, str]] = {
     "qos": ("Quality of Service", "Bandwidth limits of ports"),
     "qos-bw-limit-direction": ("Direction for QoS bandwidth limit rule", "Both directions"),
     "qos-default": ("QoS default policy", "A policy of a project's new networks"),
+    "qos-fip": ("Floating IP QoS", "Bandwidth limits of floating IPs"),
+    "qos-gateway-ip": ("Gateway IP QoS", "Bandwidth limits of a router's gateway"),
     "qos-rule-type-filter": ("Filters of QoS rule types", "all_supported and all_rules"),
     "qos-rule-type-details": ("Details of QoS rule types", "A kind of rule by itself"),
     "qos-rules-alias": ("Ability to modify QoS rules with an alias", "Rules by their own id"),

@@ -14,6 +14,7 @@ from api.common.operations import Call, Controller, operation
 from api.network import attributes as a
 from api.network import common
 from api.network.attributes import MISSING, Attr
+from api.network.networks import check_qos
 from api.network.resource import ResourceController, Row
 from core.errors import Forbidden
 from db import floating_ips as db_floating_ips
@@ -38,6 +39,7 @@ ATTRIBUTES: dict[str, Attr] = {
     "status": a.read_only(),
     "port_details": a.read_only(),
     "port_forwardings": a.read_only(),
+    "qos_policy_id": a.reference(),
     "dns_name": Attr(a.or_null(a.string()), default="", convert=a.blank, **_ONCE),
     "dns_domain": Attr(a.or_null(a.string()), default="", convert=a.blank, **_ONCE),
 }
@@ -60,6 +62,7 @@ class FloatingIpsController(ResourceController):
         network = base.find(connection, db_networks.MODEL, network_id, viewer)
         if not network["external"]:
             raise db_floating_ips.bad(f"Network {network_id} is not a valid external network")
+        check_qos(connection, row["qos_policy_id"], row["project_id"])
         subnets = [each for each in db_subnets.of_network(connection, network_id) if each["ip_version"] == 4]
         if not subnets:
             raise db_floating_ips.bad(f"Network {network_id} does not contain any IPv4 subnet")
@@ -108,6 +111,7 @@ class FloatingIpsController(ResourceController):
         self, call: Call, connection: sa.Connection, row: Row, values: Row, revision: int | None
     ) -> None:
         fixed = values.pop("fixed_ip_address", None)
+        check_qos(connection, values.get("qos_policy_id"), row["project_id"])
         if "port_id" in values or fixed is not None:
             port_id = values.pop("port_id", row["port_id"])
             if port_id is None:

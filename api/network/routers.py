@@ -13,6 +13,7 @@ from api.common.operations import Call, operation
 from api.network import attributes as a
 from api.network import common, router_interfaces
 from api.network.attributes import Attr
+from api.network.networks import check_qos
 from api.network.resource import ResourceController, Row
 from core.errors import Forbidden
 from db import addresses, routing
@@ -34,6 +35,7 @@ _GATEWAY = {
     "properties": {
         "network_id": a.or_null(a.UUID),
         "enable_snat": a.BOOLEAN,
+        "qos_policy_id": a.or_null(a.UUID),
         "external_fixed_ips": a.or_null(a.array(_EXTERNAL_IP, 20)),
     },
     "additionalProperties": False,
@@ -84,6 +86,7 @@ class RoutersController(ResourceController):
             view["external_gateway_info"] = {
                 "network_id": row["gateway_network_id"],
                 "enable_snat": row["enable_snat"],
+                "qos_policy_id": row["qos_policy_id"],
                 "external_fixed_ips": row["gateway_ips"],
             }
 
@@ -130,6 +133,9 @@ class RoutersController(ResourceController):
             self._clear_gateway(connection, router)
             return
         values: Row = {"enable_snat": a.truth(asked.get("enable_snat", True))}
+        if "qos_policy_id" in asked or router["gateway_network_id"] != network_id:
+            values["qos_policy_id"] = asked.get("qos_policy_id")
+            check_qos(connection, values["qos_policy_id"], router["project_id"])
         fixed_ips = asked.get("external_fixed_ips")
         if router["gateway_network_id"] == network_id:
             if fixed_ips:
@@ -176,7 +182,12 @@ class RoutersController(ResourceController):
                 f"Gateway cannot be updated for router {router['id']}, since a gateway to external network"
                 f" {router['gateway_network_id']} is required by one or more floating IPs.",
             )
-        values = {"gateway_port_id": None, "gateway_network_id": None, "enable_snat": True}
+        values = {
+            "gateway_port_id": None,
+            "gateway_network_id": None,
+            "enable_snat": True,
+            "qos_policy_id": None,
+        }
         base.change(connection, self.model.table, router["id"], values)
         base.delete(connection, db_ports.ports, router["gateway_port_id"])
 

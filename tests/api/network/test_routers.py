@@ -223,6 +223,28 @@ def test_a_project_that_asks_for_any_network(api: Api) -> None:
     api.request("delete", path, status=404)
 
 
+def test_qos_of_gateways_and_floating_ips(api: Api, routed: dict[str, Any]) -> None:
+    qos = api.post("/qos/policies", {"policy": {"name": "q", "shared": True}}, as_=ADMIN)["policy"]["id"]
+    own = api.post("/qos/policies", {"policy": {"name": "own"}}, as_=ADMIN)["policy"]["id"]
+    path = f"/routers/{routed['router']}"
+
+    def info(**values: Any) -> dict[str, Any]:
+        return {"router": {"external_gateway_info": {"network_id": routed["external"], **values}}}
+
+    got = api.put(path, info(qos_policy_id=qos))["router"]["external_gateway_info"]
+    assert got["qos_policy_id"] == qos
+    assert api.put(path, info())["router"]["external_gateway_info"]["qos_policy_id"] == qos
+    api.refused("put", path, info(qos_policy_id=own), 404, "QosPolicyNotFound")
+    body = {"floating_network_id": routed["external"], "qos_policy_id": qos}
+    fip = api.post("/floatingips", {"floatingip": body})["floatingip"]
+    assert fip["qos_policy_id"] == qos
+    api.put(path, info(qos_policy_id=None))
+    api.refused("delete", f"/qos/policies/{qos}", None, 409, "QosPolicyInUse", as_=ADMIN)
+    change = {"floatingip": {"qos_policy_id": None}}
+    assert api.put(f"/floatingips/{fip['id']}", change)["floatingip"]["qos_policy_id"] is None
+    api.delete(f"/qos/policies/{qos}", as_=ADMIN, status=204)
+
+
 def test_kinds_of_qos_rules(api: Api) -> None:
     kinds = {each["type"] for each in api.get("/qos/rule-types")["rule_types"]}
     assert kinds == {"bandwidth_limit", "dscp_marking", "minimum_bandwidth"}

@@ -7,7 +7,7 @@ from alembic import op
 
 from db.types import Json, LongText, Time
 
-revision = "0001_e915bad1"
+revision = "0001_789230d4"
 down_revision = None
 branch_labels = None
 depends_on = None
@@ -1282,6 +1282,7 @@ def upgrade() -> None:
         sa.Column("gateway_port_id", sa.String(length=36), nullable=True),
         sa.Column("gateway_network_id", sa.String(length=36), nullable=True),
         sa.Column("enable_snat", sa.Boolean(), nullable=False),
+        sa.Column("qos_policy_id", sa.String(length=36), nullable=True, comment="of its gateway"),
         sa.Column("distributed", sa.Boolean(), nullable=False),
         sa.Column("ha", sa.Boolean(), nullable=False),
         sa.Column("routes", Json(), nullable=False),
@@ -1301,6 +1302,9 @@ def upgrade() -> None:
     op.create_index("ix_routers_host", "routers", ["host"], unique=False, if_not_exists=True)
     op.create_index(
         "ix_routers_project_id", "routers", ["project_id", "name"], unique=False, if_not_exists=True
+    )
+    op.create_index(
+        "ix_routers_qos_policy_id", "routers", ["qos_policy_id"], unique=False, if_not_exists=True
     )
     op.create_table(
         "floating_ips",
@@ -1352,6 +1356,9 @@ def upgrade() -> None:
     )
     op.create_index(
         "ix_floating_ips_project_id", "floating_ips", ["project_id"], unique=False, if_not_exists=True
+    )
+    op.create_index(
+        "ix_floating_ips_qos_policy_id", "floating_ips", ["qos_policy_id"], unique=False, if_not_exists=True
     )
     op.create_index(
         "ix_floating_ips_router_id", "floating_ips", ["router_id"], unique=False, if_not_exists=True
