@@ -28,7 +28,12 @@ CORE_OPTS = [
     cfg.HostAddressOpt(
         "my_ip", default="127.0.0.1", help="Address under which other parts reach this machine."
     ),
-    cfg.StrOpt("host", default=os.uname().nodename, help="Name of this host within its cell."),
+    cfg.StrOpt(
+        "host",
+        default=os.uname().nodename,
+        sample_default="compute-1",
+        help="Name of this host within its cell.",
+    ),
     cfg.IntOpt(
         "service_down_time",
         default=60,

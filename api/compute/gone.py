@@ -1,9 +1,15 @@
-"""Calls that upstream took away for good: they answer 410 to whoever is known."""
+"""Calls that upstream took away for good: they answer 410 to whoever is known.
+
+And proxies that upstream still has at old microversions and haneul has not: 404,
+which clients take for "look elsewhere" (405 they do not understand).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from api.common.operations import NO_POLICY, Call, Controller, Operation
-from core.errors import HaneulError
+from core.errors import HaneulError, NotFound
 
 _TABLE = """
 /os-agents                                          GET POST
@@ -41,6 +47,13 @@ _TABLE = """
 /servers/{server_id}/os-virtual-interfaces          GET
 """
 
+_ABSENT = """
+/os-networks                       GET
+/os-networks/{network_id}          GET
+/os-tenant-networks                GET
+/os-tenant-networks/{network_id}   GET
+"""
+
 
 class Gone(HaneulError):
     """The call was removed upstream."""
@@ -53,22 +66,28 @@ class GoneController(Controller):
     """One handler for all of them."""
 
     def operations(self) -> list[Operation]:
-        result = []
-        for line in _TABLE.strip().splitlines():
-            path, *methods = line.split()
-            for method in methods:
-                result.append(
-                    Operation(
-                        method=method,
-                        path=path,
-                        policy=NO_POLICY,
-                        status=410,
-                        summary="Removed upstream.",
-                        name="GoneController.gone",
-                        handler=self.gone,
-                    )
-                )
-        return result
+        gone = self._table(_TABLE, 410, "Removed upstream.", self.gone)
+        return gone + self._table(_ABSENT, 404, "Ask the network API.", self.absent)
+
+    @staticmethod
+    def _table(table: str, status: int, summary: str, handler: Callable[[Call], None]) -> list[Operation]:
+        return [
+            Operation(
+                method=method,
+                path=path,
+                policy=NO_POLICY,
+                status=status,
+                summary=summary,
+                name=f"GoneController.{handler.__name__}",
+                handler=handler,
+            )
+            for path, *methods in (line.split() for line in table.strip().splitlines())
+            for method in methods
+        ]
+
+    def absent(self, call: Call) -> None:
+        """Not served here."""
+        raise NotFound("The resource could not be found: ask the network API.")
 
     def gone(self, call: Call) -> None:
         """Say so."""
