@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,11 +51,13 @@ class Victim:
 @pytest.fixture(scope="module")
 def shared(rabbitmq_server: servers.RabbitMQ, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
     logging.getLogger("oslo.messaging").setLevel(logging.ERROR)
-    victim = Victim(tmp_path_factory.mktemp("victim"), rabbitmq_server.create_vhost("crash-kill"))
+    # the broker is shared by the workers of a run, each of which has a victim of its own
+    vhost = f"crash-kill-{uuid.uuid4().hex[:8]}"
+    victim = Victim(tmp_path_factory.mktemp("victim"), rabbitmq_server.create_vhost(vhost))
     victim.start()
     yield victim
     victim.stop()
-    rabbitmq_server.drop_vhost("crash-kill")
+    rabbitmq_server.drop_vhost(vhost)
 
 
 @pytest.fixture
