@@ -44,7 +44,6 @@ def upsert_host(
 
     ``totals``: {resource class: {total, reserved, min_unit, max_unit, step_size, allocation_ratio}}.
     """
-    changed = False
     found = connection.execute(sa.select(providers).where(providers.c.uuid == uuid)).mappings().first()
     if found is None:
         connection.execute(sa.delete(hosts).where(hosts.c.name == host))
@@ -56,23 +55,34 @@ def upsert_host(
         )
         key = result.inserted_primary_key
         assert key is not None
-        provider_id = int(key[0])
-        changed = True
+        provider_id, changed = int(key[0]), True
     else:
-        provider_id = found["id"]
-        if found["traits"] != sorted(traits):
+        provider_id, changed = found["id"], found["traits"] != sorted(traits)
+        if changed:
             connection.execute(
                 sa.update(providers).where(providers.c.id == provider_id).values(traits=sorted(traits))
             )
-            changed = True
-    known = {
-        row["resource_class"]: dict(row)
-        for row in connection.execute(
-            sa.select(inventories).where(inventories.c.provider_id == provider_id)
-        ).mappings()
-    }
+    changed = _upsert_inventories(connection, provider_id, totals) or changed
+    if changed:
+        connection.execute(
+            sa.update(providers)
+            .where(providers.c.id == provider_id)
+            .values(generation=providers.c.generation + 1)
+        )
+        note_changes(connection, [provider_id])
+    return changed
+
+
+def _upsert_inventories(
+    connection: sa.Connection, provider_id: int, totals: Mapping[str, Mapping[str, Any]]
+) -> bool:
+    """Write a provider's inventories where they differ; True if any did."""
+    own = inventories.c.provider_id == provider_id
+    rows = connection.execute(sa.select(inventories).where(own)).mappings()
+    known = {row["resource_class"]: row for row in rows.all()}
+    changed = False
     for resource_class, values in totals.items():
-        old = known.pop(resource_class, None)
+        old = known.get(resource_class)
         if old is None:
             connection.execute(
                 sa.insert(inventories).values(
@@ -83,20 +93,10 @@ def upsert_host(
         elif any(old[key] != value for key, value in values.items()):
             connection.execute(
                 sa.update(inventories)
-                .where(
-                    inventories.c.provider_id == provider_id,
-                    inventories.c.resource_class == resource_class,
-                )
+                .where(own, inventories.c.resource_class == resource_class)
                 .values(**values)
             )
             changed = True
-    if changed:
-        connection.execute(
-            sa.update(providers)
-            .where(providers.c.id == provider_id)
-            .values(generation=providers.c.generation + 1)
-        )
-        note_changes(connection, [provider_id])
     return changed
 
 
