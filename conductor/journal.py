@@ -42,6 +42,15 @@ _ON_THE_WAY = ("begin", "checkpoint", "showing", "undoing")
 _MAX_RETRY_S = 60.0
 
 
+def _unmoved(row: Row) -> sa.ColumnElement[bool]:
+    """The fence: the intent still is as it was read; whoever moved it meanwhile wins."""
+    return sa.and_(
+        intents.c.id == row["id"],
+        intents.c.state == row["state"],
+        intents.c.attempts == row["attempts"],
+    )
+
+
 class Journal:
     """The journal of the cell whose database is given."""
 
@@ -114,11 +123,7 @@ class Journal:
                 attempt = row["attempts"] + 1
                 done = connection.execute(
                     sa.update(intents)
-                    .where(
-                        intents.c.id == row["id"],
-                        intents.c.state == row["state"],
-                        intents.c.attempts == row["attempts"],
-                    )
+                    .where(_unmoved(row))
                     .values(
                         state=IntentState.RUNNING.value,
                         target=row["target"],
@@ -435,11 +440,7 @@ class Journal:
         with self._cell.write() as connection:
             done = connection.execute(
                 sa.update(intents)
-                .where(
-                    intents.c.id == row["id"],
-                    intents.c.state == row["state"],
-                    intents.c.attempts == row["attempts"],
-                )
+                .where(_unmoved(row))
                 .values(
                     updated_at=moment,
                     attempts=row["attempts"] + 1,
@@ -489,11 +490,7 @@ class Journal:
         with self._cell.write() as connection:
             done = connection.execute(
                 sa.update(intents)
-                .where(
-                    intents.c.id == row["id"],
-                    intents.c.state == row["state"],
-                    intents.c.attempts == row["attempts"],
-                )
+                .where(_unmoved(row))
                 .values(
                     updated_at=moment,
                     attempts=row["attempts"] + 1,
