@@ -1,0 +1,1 @@
+"""Data planes: how a host is made to look like what its agent was told."""

@@ -1,0 +1,1 @@
+"""The Linux data plane: bridges, VXLAN, nftables, dnsmasq and namespaces, spoken to over netlink."""
