@@ -28,6 +28,10 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 CIDR = "10.50.0.0/24"
+OPEN: dict[str, dict[str, Any]] = {
+    "ssh": {"protocol": "tcp", "port_range_min": 22, "port_range_max": 22},
+    "ping": {"protocol": "icmp"},
+}
 
 
 class World:
@@ -78,40 +82,30 @@ class World:
             name: connection.network.create_security_group_rule(
                 security_group_id=group.id, direction="ingress", ethertype="IPv4", **what
             )
-            for name, what in {
-                "ssh": {"protocol": "tcp", "port_range_min": 22, "port_range_max": 22},
-                "ping": {"protocol": "icmp"},
-            }.items()
+            for name, what in OPEN.items()
         }
         connection.compute.create_keypair(name="key", public_key=Path(f"{self.key}.pub").read_text())
         return {"network": network, "subnet": subnet, "router": router, "group": group, "rules": rules}
 
-    def boot(self, connection: Any, name: str, host: str, network: Any, address: str) -> Any:
-        """A server on a host with a fixed address; returned ACTIVE."""
-        self.admin.compute.default_microversion = "2.74"
-        server = (
-            self.admin.compute.create_server(
-                name=name,
-                flavor_id=self.flavor.id,
-                image_id=self.image.id,
-                key_name="key",
-                host=host,
-                networks=[{"uuid": network.id, "fixed_ip": address}],
-            )
-            if connection is self.admin
-            else connection.compute.create_server(
-                name=name,
-                flavor_id=self.flavor.id,
-                image_id=self.image.id,
-                key_name="key",
-                networks=[{"uuid": network.id, "fixed_ip": address}],
-            )
+    def boot(self, connection: Any, name: str, host: str | None, network: Any, address: str) -> Any:
+        """A server with a fixed address, on a host if one is named; returned ACTIVE."""
+        connection.compute.default_microversion = "2.74"
+        server = connection.compute.create_server(
+            name=name,
+            flavor_id=self.flavor.id,
+            image_id=self.image.id,
+            key_name="key",
+            networks=[{"uuid": network.id, "fixed_ip": address}],
+            **({"host": host} if host else {}),
         )
         return connection.compute.wait_for_server(server, wait=120, interval=0.3)
 
     def console(self, server: Any) -> str:
         output = self.admin.compute.get_server_console_output(server.id)["output"]
         return str(output or "")
+
+    def wait_ready(self, server: Any) -> None:
+        wait_for(lambda: "GUEST-READY" in self.console(server), f"guest {server.name} is ready", 90)
 
     def port_of(self, connection: Any, server: Any) -> Any:
         return next(iter(connection.network.ports(device_id=server.id)))
@@ -195,7 +189,7 @@ def pair(world: World, net: dict[str, Any]) -> dict[str, Any]:
         for name, host, address in (("a", "h1", "10.50.0.11"), ("b", "h2", "10.50.0.12"))
     }
     for server in made.values():
-        wait_for(lambda server=server: "GUEST-READY" in world.console(server), "guest is ready", 90)
+        world.wait_ready(server)
     return {**made, "floating": world.floating_ip(world.admin, made["a"])}
 
 
@@ -222,8 +216,8 @@ def test_guests_reach_the_outside_through_snat(world: World, pair: dict[str, Any
 
 def test_tenants_with_the_same_addresses_do_not_meet(world: World, pair: dict[str, Any]) -> None:
     other = world.tenant(world.demo)
-    server = world.boot(world.demo, "c", "", other["network"], "10.50.0.11")
-    wait_for(lambda: "GUEST-READY" in world.console(server), "guest c is ready", 90)
+    server = world.boot(world.demo, "c", None, other["network"], "10.50.0.11")
+    world.wait_ready(server)
     address = world.floating_ip(world.demo, server)
     assert world.ssh(address, "hostname").strip() == "c"
     assert world.ssh(pair["floating"], "hostname").strip() == "a"
@@ -258,7 +252,7 @@ def test_an_agent_that_is_killed_and_started_drops_no_connection(world: World, p
         for host in HOSTS:
             world.hosts.start_agents(host)
         for _ in range(30):
-            assert session.stdout.readline() == "tick\n"
+            assert session.stdout is not None and session.stdout.readline() == "tick\n"
         assert session.poll() is None
     assert world.ssh(pair["floating"], "hostname").strip() == "a"
 
@@ -273,12 +267,7 @@ def test_a_rule_that_is_taken_away_ends_the_running_flow(
         assert session.wait(timeout=40) != 0
     assert not world.reached(pair["floating"], "true")
     network.create_security_group_rule(
-        security_group_id=net["group"].id,
-        direction="ingress",
-        ethertype="IPv4",
-        protocol="tcp",
-        port_range_min=22,
-        port_range_max=22,
+        security_group_id=net["group"].id, direction="ingress", ethertype="IPv4", **OPEN["ssh"]
     )
     wait_for(lambda: world.reached(pair["floating"], "true"), "ssh works again", 20)
 
