@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import sqlalchemy as sa
 
+from cli import arguments
 from cli.database import open_databases
 from cli.state import StateFolder
 
-EXAMPLES = """\
+LIST_EXAMPLES = """\
 examples:
   haneul cell list
+  haneul cell --config-file /etc/haneul.conf list
+"""
+CREATE_EXAMPLES = """\
+examples:
   haneul cell create cell2 --database mysql+pymysql://haneul:SECRET@db2/haneul_cell2 \\
       --transport rabbit://haneul:SECRET@mq2/
 """
+EXAMPLES = LIST_EXAMPLES + CREATE_EXAMPLES.removeprefix("examples:\n")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config-file", type=Path, action="append", dest="config_files")
+    arguments.add_config_file(parser)
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|create")
-    actions.add_parser("list", help="all cells")
-    create = actions.add_parser("create", help="add a cell and make its tables")
-    create.add_argument("name")
+    arguments.add_action(actions, "list", "all cells", LIST_EXAMPLES)
+    create = arguments.add_action(actions, "create", "add a cell and make its tables", CREATE_EXAMPLES)
+    create.add_argument("name", help="what the cell is called")
     create.add_argument("--database", required=True, help="URL of the cell's database (empty or our tables)")
     create.add_argument("--transport", help="transport_url of the cell's broker (default: the global one)")
 

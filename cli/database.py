@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cli import arguments
 from cli.state import StateFolder
 from core.errors import Unavailable
 
@@ -24,8 +25,10 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=["upgrade", "check"])
-    parser.add_argument("--config-file", type=Path, action="append", dest="config_files")
+    parser.add_argument(
+        "action", choices=["upgrade", "check"], help="upgrade: make or upgrade; check: only look"
+    )
+    arguments.add_config_file(parser)
 
 
 def run(options: argparse.Namespace) -> int:

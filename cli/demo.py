@@ -21,8 +21,8 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=1, help="servers to boot in one request (default 1)")
     parser.add_argument("--keep", action="store_true", help="do not delete them")
-    parser.add_argument("--flavor", default="m1.nano")
-    parser.add_argument("--image", default="tiny")
+    parser.add_argument("--flavor", default="m1.nano", help="flavor of the servers (default m1.nano)")
+    parser.add_argument("--image", default="tiny", help="image of the servers (default tiny)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -17,7 +17,8 @@ from core.errors import HaneulError
 
 EXAMPLES = """\
 examples:
-  haneul doctor      exit status 1 if something is wrong
+  haneul doctor                             exit status 1 if something is wrong
+  haneul doctor --state /var/lib/haneul     another state folder
 """
 # (what is all right?, what was looked at, what was found or how to mend it)
 Finding = tuple[bool, str, str]
@@ -37,6 +38,9 @@ def run(options: argparse.Namespace) -> int:
         except HaneulError as error:
             wrong += 1
             print(f"WRONG {check.__name__}: {error.message}")
+        except ImportError as error:
+            wrong += 1
+            print(f"WRONG {check.__name__}: {error}: this is not the environment of 'make up' (.venv)")
     return 1 if wrong else 0
 
 
@@ -101,11 +105,11 @@ def databases(state: StateFolder) -> Iterator[Finding]:
         found = database.differences(opened)
     finally:
         opened.dispose()
-    yield (
-        not found,
-        "databases",
-        f"{len(found)} differences: haneul db upgrade" if found else "fit this version",
-    )
+    if found:
+        many = f" (and {len(found) - 1} more: haneul db check)" if len(found) > 1 else ""
+        yield False, "databases", f"{found[0]}{many}: haneul db upgrade"
+    else:
+        yield True, "databases", "fit this version"
 
 
 def secrets(state: StateFolder) -> Iterator[Finding]:

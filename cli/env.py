@@ -18,7 +18,9 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("user", nargs="?", default="admin", choices=["admin", "demo"])
+    parser.add_argument(
+        "user", nargs="?", default="admin", choices=["admin", "demo"], help="who (default admin)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cli.arguments import Formatter
+
 COMMANDS = {
     "up": ("cli.up", "bring a cloud up on this machine, or go on where it was"),
     "down": ("cli.down", "stop the services (servers go on running)"),
@@ -40,10 +42,6 @@ examples:
 
 State lives in one folder: .haneul in the checkout, or HANEUL_STATE.
 """
-
-
-class Formatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps examples as written."""
 
 
 def command_parser(name: str) -> argparse.ArgumentParser:

@@ -152,7 +152,8 @@ def read(path: Path) -> dict[str, dict[str, str]]:
     try:
         parser.read_string(path.read_text(), source=str(path))
     except configparser.Error as failure:
-        raise BadRequest(f"the configuration can't be read: {failure}") from failure
+        why = " ".join(str(failure).split())
+        raise BadRequest(f"the configuration can't be read: {why}") from failure
     return {name: dict(parser.items(name)) for name in parser.sections()}
 
 
@@ -175,6 +176,11 @@ class Addresses:
 
     @property
     def auth_url(self) -> str:
+        """Our own Keystone's address, or that of the one which the configuration names."""
+        if not self.embedded:
+            return self.value("keystone_authtoken", "auth_url") or self.value(
+                "service_credentials", "auth_url"
+            )
         return self.value("identity", "url") or self.url("identity", "/v3")
 
     @property

@@ -41,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hosts", type=int, default=1, help="simulated hosts (default 1)")
     parser.add_argument("--listen", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--any-ports", action="store_true", help="free ports instead of the usual ones")
-    parser.add_argument("--backend", choices=["threading", "eventlet"], default="threading")
+    parser.add_argument(
+        "--backend", choices=["threading", "eventlet"], default="threading", help="what services run on"
+    )
     parser.add_argument("--no-server", action="store_true", help="do not boot a first server")
     parser.add_argument("--no-packages", action="store_true", help="install no system packages")
 

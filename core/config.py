@@ -17,6 +17,8 @@ from typing import Any
 from oslo_config import cfg
 from oslo_log import log as oslo_logging
 
+from core.errors import BadRequest
+
 OptionLists = Iterable[tuple[str | None, Sequence[cfg.Opt]]]
 
 CORE_OPTS = [
@@ -72,16 +74,25 @@ def load(
     ``overrides`` maps "group.name" or "name" to a value; options that are not
     registered yet are set when their module registers them, so ``override``
     may be called for any option after its registration, too.
+
+    :raises BadRequest: a file can't be read or parsed; the message says where.
     """
     conf = cfg.ConfigOpts()
     oslo_logging.register_options(conf)
     register(conf, list_opts())
-    conf(
-        list(argv),
-        project="haneul",
-        default_config_files=[str(name) for name in files],
-        default_config_dirs=[],
-    )
+    try:
+        conf(
+            list(argv),
+            project="haneul",
+            default_config_files=[str(name) for name in files],
+            default_config_dirs=[],
+        )
+    except (
+        cfg.ConfigFileParseError,
+        cfg.ConfigFilesNotFoundError,
+        cfg.ConfigFilesPermissionDeniedError,
+    ) as error:
+        raise BadRequest(f"the configuration can't be read: {error}", cause=error) from error
     for name, value in (overrides or {}).items():
         override(conf, name, value)
     return conf

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import re
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,19 +51,37 @@ def test_every_command_has_help_with_examples(name: str, capsys: pytest.CaptureF
     assert f"haneul {name}" in shown.partition("examples:")[2]
 
 
+def parsers() -> Iterator[argparse.ArgumentParser]:
+    """Every parser that answers --help: of the commands, and of their subcommands."""
+    waiting = [main.command_parser(name) for name in main.COMMANDS]
+    while waiting:
+        parser = waiting.pop()
+        yield parser
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                waiting += action.choices.values()
+
+
+@pytest.mark.parametrize("parser", list(parsers()), ids=lambda parser: parser.prog.replace(" ", "-"))
+def test_help_explains_each_word_and_shows_examples_that_can_be_typed(
+    parser: argparse.ArgumentParser,
+) -> None:
+    unexplained = [action.dest for action in parser._actions if not (action.help or action.choices)]
+    assert unexplained == []
+    shown = parser.format_help().partition("examples:\n")[2]
+    lines = [line.partition("   ")[0] for line in shown.replace("\\\n", "").splitlines() if line.strip()]
+    typed = [shlex.split(line.strip(" ")) for line in re.findall(r"haneul [^)|>\"\n]*", "\n".join(lines))]
+    assert typed, "no examples"
+    for _haneul, command, *words in typed:
+        main.command_parser(command).parse_args(words)
+
+
 @pytest.mark.parametrize("command", ["env", "status", "demo", "db check", "cell list", "logs", "serve all"])
 def test_without_a_cloud_one_line_says_what_to_do(command: str, tmp_path: Path) -> None:
     done = haneul(*command.split(), state=tmp_path / "none")
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
     assert done.stderr.startswith(f"haneul {command.split()[0]}: there is no ")
-
-
-def test_doctor_without_a_cloud_names_the_way_to_one(tmp_path: Path) -> None:
-    done = haneul("doctor", state=tmp_path / "none")
-    assert done.returncode == 1
-    assert "WRONG cloud: none in" in done.stdout
-    assert "haneul up" in done.stdout
 
 
 def test_down_twice_is_harmless(tmp_path: Path) -> None:
@@ -96,3 +118,17 @@ def test_the_bash_completion_completes() -> None:
     )
     done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["upgrade", "down doctor"]
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+def test_the_zsh_completion_completes() -> None:
+    """With compadd, zsh's own way to offer words, replaced by one that prints them."""
+    program = (
+        "compdef() { :; }; _files() { :; }; compadd() { shift; print -r -- $@; }\n"
+        f"{complete.script('zsh')}\n"
+        "words=(haneul db u); CURRENT=3; _haneul\nwords=(haneul d); CURRENT=2; _haneul\n"
+    )
+    done = subprocess.run(["zsh", "-f", "-c", program], capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert {"upgrade", "check", "--config-file"} <= set(first.split())
+    assert second.split() == list(main.COMMANDS)

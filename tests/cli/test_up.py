@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import requests
 
-from cli import cloud, processes, settings
+from cli import cloud, processes, serve, settings
 from cli.state import StateFolder
 from tests.lab.processes import alive
 
@@ -152,9 +152,34 @@ def test_another_driver_is_not_taken_silently(state: StateFolder) -> None:
 
 
 def test_doctor_finds_nothing_wrong(state: StateFolder) -> None:
-    done = haneul(state, "doctor")
-    wrong = [line for line in done.stdout.splitlines() if line.startswith("WRONG")]
+    lines = haneul(state, "doctor").stdout.splitlines()
+    wrong = [line for line in lines if line.startswith("WRONG")]
     assert [line for line in wrong if "memory" not in line and "disk" not in line] == []
+    running = {line.split()[2].rstrip(":") for line in lines if line.startswith("ok    role ")}
+    assert running == set(serve.ROLES)
+    answering = [line for line in lines if line.startswith("ok    API ") and line.endswith(" answers")]
+    assert len(answering) == 1 + len(settings.CATALOG)
+
+
+def test_doctor_names_an_api_that_has_stopped_answering(state: StateFolder) -> None:
+    pid = state.pid("haneul")
+    assert pid is not None
+    identity = [child for child in processes.children(pid) if is_keystone(child)]
+    for child in identity:
+        os.kill(child, signal.SIGSTOP)
+    try:
+        done = haneul(state, "doctor")
+    finally:
+        for child in identity:
+            os.kill(child, signal.SIGCONT)
+    assert done.returncode == 1
+    url = settings.Addresses(state).auth_url
+    assert f"WRONG API identity: {url} does not answer" in done.stdout
+    assert "ok    API compute" in done.stdout
+
+
+def is_keystone(pid: int) -> bool:
+    return "keystone" in Path(f"/proc/{pid}/cmdline").read_text()
 
 
 def test_metrics_are_served(state: StateFolder) -> None:
