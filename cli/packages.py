@@ -23,6 +23,8 @@ HYPERVISOR = {
     "virsh": "libvirt-clients",
     "/usr/share/OVMF/OVMF_CODE_4M.fd": "ovmf",
 }
+# what the network agent works with, beside the kernel
+NETWORK = {"nft": "nftables", "dnsmasq": "dnsmasq-base", "conntrack": "conntrack", "ip": "iproute2"}
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 

@@ -122,7 +122,7 @@ class Bringing:
         from cli import guest_image
 
         with self.progress.step("Hypervisor: libvirt and QEMU") as say:
-            lacking = packages.missing(packages.HYPERVISOR)
+            lacking = packages.missing({**packages.HYPERVISOR, **packages.NETWORK})
             if not self._image_file().exists():
                 lacking = sorted({*lacking, *guest_image.missing_packages()})
             if lacking and (self.options.no_packages or not packages.can_install()):

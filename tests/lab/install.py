@@ -1,6 +1,6 @@
 """Installs what tests need, once, where that is possible: root on Debian. Elsewhere it says what is missing.
 
-``python -m tests.lab.install databases hypervisor fresh``: any of these sets.
+``python -m tests.lab.install databases hypervisor network fresh``: any of these sets.
 Never fails: what is not there is skipped by the tests that need it, by name and
 with the reason.  No service is started; tests start their own.
 """
@@ -14,6 +14,13 @@ from core.errors import Unavailable
 from tests.lab import servers
 
 FRESH = {"debootstrap": "debootstrap", "unshare": "util-linux", "git": "git"}
+# what stands for guests and the outside in tests of the data plane
+NETWORK = {
+    "ping": "iputils-ping",
+    "arping": "iputils-arping",
+    "ssh": "openssh-client",
+    "/bin/busybox": "busybox-static",
+}
 
 
 def wanted(name: str) -> list[str]:
@@ -26,9 +33,11 @@ def wanted(name: str) -> list[str]:
         from cli import guest_image
 
         return sorted({*packages.missing(packages.HYPERVISOR), *guest_image.missing_packages()})
+    if name == "network":
+        return packages.missing({**packages.NETWORK, **NETWORK})
     if name == "fresh":
         return packages.missing(FRESH)
-    raise SystemExit(f"unknown set {name!r}: databases, hypervisor, fresh")
+    raise SystemExit(f"unknown set {name!r}: databases, hypervisor, network, fresh")
 
 
 def main(names: list[str]) -> None:
