@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from db import image_schema, network_schema, shared_schema
+from db import image_schema, network_schema, shared_schema, volume_schema
 from db.types import NAMING, Json, Name, Time, Uuid, now, table_options
 
 global_metadata = sa.MetaData(naming_convention=NAMING)
@@ -24,6 +24,7 @@ image_members = image_schema.image_members_table(global_metadata)
 image_locations = image_schema.image_locations_table(global_metadata)
 
 network_schema.make_tables(global_metadata)
+volume_schema.make_tables(global_metadata)
 
 cells = sa.Table(
     "cells",

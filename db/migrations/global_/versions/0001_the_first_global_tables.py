@@ -7,7 +7,7 @@ from alembic import op
 
 from db.types import Json, LongText, Time
 
-revision = "0001_789230d4"
+revision = "0001_c7c2c1f9"
 down_revision = None
 branch_labels = None
 depends_on = None
@@ -87,6 +87,67 @@ def upgrade() -> None:
         if_not_exists=True,
     )
     op.create_table(
+        "backups",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("user_id", sa.String(length=255), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=True),
+        sa.Column("description", sa.String(length=255), nullable=True),
+        sa.Column("volume_id", sa.String(length=36), nullable=False, comment="it may be gone"),
+        sa.Column(
+            "snapshot_id",
+            sa.String(length=36),
+            nullable=True,
+            comment="the data is this snapshot's; it may be gone",
+        ),
+        sa.Column("parent_id", sa.String(length=36), nullable=True, comment="incremental to"),
+        sa.Column("status", sa.String(length=32), nullable=False),
+        sa.Column("fail_reason", sa.Text(), nullable=True),
+        sa.Column("size_gib", sa.Integer(), nullable=False),
+        sa.Column("object_count", sa.Integer(), nullable=False),
+        sa.Column("container", sa.String(length=255), nullable=True),
+        sa.Column("availability_zone", sa.String(length=255), nullable=True),
+        sa.Column("host", sa.String(length=255), nullable=True, comment="the backup service that wrote it"),
+        sa.Column(
+            "service",
+            sa.String(length=255),
+            nullable=True,
+            comment="the backup driver, for records that travel",
+        ),
+        sa.Column("service_metadata", Json(), nullable=True),
+        sa.Column("restore_volume_id", sa.String(length=36), nullable=True),
+        sa.Column("restored_at", Time(), nullable=True),
+        sa.Column("data_timestamp", Time(), nullable=False),
+        sa.Column("encryption_key_id", sa.String(length=36), nullable=True),
+        sa.Column("metadata", Json(), nullable=False),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=True),
+        sa.ForeignKeyConstraint(["parent_id"], ["backups.id"], name=op.f("fk_backups_parent_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_backups")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index("ix_backups_list", "backups", ["created_at", "id"], unique=False, if_not_exists=True)
+    op.create_index("ix_backups_parent_id", "backups", ["parent_id"], unique=False, if_not_exists=True)
+    op.create_index(
+        "ix_backups_project_list",
+        "backups",
+        ["project_id", "created_at", "id"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_backups_usage", "backups", ["project_id", "size_gib"], unique=False, if_not_exists=True
+    )
+    op.create_index(
+        "ix_backups_volume_id", "backups", ["volume_id", "status"], unique=False, if_not_exists=True
+    )
+    op.create_table(
         "cells",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("uuid", sa.String(length=36), nullable=False),
@@ -163,6 +224,25 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_flavors")),
         sa.UniqueConstraint("flavor_id", name=op.f("uq_flavors_flavor_id")),
         sa.UniqueConstraint("name", name=op.f("uq_flavors_name")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_table(
+        "group_types",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("description", sa.String(length=255), nullable=True),
+        sa.Column("is_public", sa.Boolean(), nullable=False),
+        sa.Column("group_specs", Json(), nullable=False),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_group_types")),
+        sa.UniqueConstraint("name", name=op.f("uq_group_types_name")),
         mariadb_charset="utf8mb4",
         mariadb_collate="utf8mb4_bin",
         mariadb_engine="InnoDB",
@@ -491,6 +571,24 @@ def upgrade() -> None:
         "ix_qos_policies_project_id", "qos_policies", ["project_id", "name"], unique=False, if_not_exists=True
     )
     op.create_table(
+        "qos_specs",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("consumer", sa.String(length=16), nullable=False),
+        sa.Column("specs", Json(), nullable=False),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_qos_specs")),
+        sa.UniqueConstraint("name", name=op.f("uq_qos_specs_name")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_table(
         "quota_classes",
         sa.Column("service", sa.String(length=16), nullable=False),
         sa.Column("class_name", sa.String(length=255), nullable=False),
@@ -744,6 +842,99 @@ def upgrade() -> None:
     )
     op.create_index(
         "ix_subnet_pools_project_id", "subnet_pools", ["project_id", "name"], unique=False, if_not_exists=True
+    )
+    op.create_table(
+        "volume_messages",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("request_id", sa.String(length=64), nullable=True),
+        sa.Column("resource_type", sa.String(length=32), nullable=True),
+        sa.Column("resource_id", sa.String(length=36), nullable=True),
+        sa.Column("event_id", sa.String(length=64), nullable=False),
+        sa.Column("action_id", sa.String(length=8), nullable=True),
+        sa.Column("detail_id", sa.String(length=8), nullable=True),
+        sa.Column(
+            "message",
+            sa.Text(),
+            nullable=True,
+            comment="says more than upstream's fixed texts: the intent's error",
+        ),
+        sa.Column("level", sa.String(length=16), nullable=False),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("expires_at", Time(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_volume_messages")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_volume_messages_expires_at", "volume_messages", ["expires_at"], unique=False, if_not_exists=True
+    )
+    op.create_index(
+        "ix_volume_messages_project_id",
+        "volume_messages",
+        ["project_id", "created_at", "id"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_table(
+        "volume_pools",
+        sa.Column("name", sa.String(length=255), nullable=False, comment="host@backend#pool"),
+        sa.Column("service_host", sa.String(length=255), nullable=False, comment="host@backend"),
+        sa.Column("total_gib", sa.Float(), nullable=True, comment="NULL: unknown or without bound"),
+        sa.Column("free_gib", sa.Float(), nullable=True),
+        sa.Column("capabilities", Json(), nullable=False, comment="in upstream's names"),
+        sa.Column("generation", sa.Integer(), nullable=False, comment="bumped by every claim"),
+        sa.Column("updated_at", Time(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_volume_pools")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_volume_pools_service_host", "volume_pools", ["service_host"], unique=False, if_not_exists=True
+    )
+    op.create_table(
+        "volume_services",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uuid", sa.String(length=36), nullable=False),
+        sa.Column(
+            "host",
+            sa.String(length=255),
+            nullable=False,
+            comment="host@backend of a cinder-volume, else the host",
+        ),
+        sa.Column(
+            "binary", sa.String(length=32), nullable=False, comment="cinder-volume, -scheduler, -backup"
+        ),
+        sa.Column("availability_zone", sa.String(length=255), nullable=False),
+        sa.Column("disabled", sa.Boolean(), nullable=False),
+        sa.Column("disabled_reason", sa.String(length=255), nullable=True),
+        sa.Column("frozen", sa.Boolean(), nullable=False),
+        sa.Column("replication_status", sa.String(length=32), nullable=False),
+        sa.Column("capabilities", Json(), nullable=False, comment="what the driver says of itself"),
+        sa.Column("log_levels", Json(), nullable=False),
+        sa.Column("last_seen_at", Time(), nullable=True),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_volume_services")),
+        sa.UniqueConstraint("host", "binary", name=op.f("uq_volume_services_host_binary")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_volume_services_uuid")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
     )
     op.create_table(
         "aggregate_hosts",
@@ -1194,6 +1385,122 @@ def upgrade() -> None:
         "ix_subnets_subnetpool_id", "subnets", ["subnetpool_id"], unique=False, if_not_exists=True
     )
     op.create_table(
+        "volume_groups",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("user_id", sa.String(length=255), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=True),
+        sa.Column("description", sa.String(length=255), nullable=True),
+        sa.Column("status", sa.String(length=32), nullable=False),
+        sa.Column("host", sa.String(length=255), nullable=True),
+        sa.Column("availability_zone", sa.String(length=255), nullable=True),
+        sa.Column("group_type_id", sa.String(length=36), nullable=False),
+        sa.Column("volume_type_ids", Json(), nullable=False),
+        sa.Column("group_snapshot_id", sa.String(length=36), nullable=True, comment="made from"),
+        sa.Column("source_group_id", sa.String(length=36), nullable=True, comment="made from"),
+        sa.Column("replication_status", sa.String(length=32), nullable=True),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["group_type_id"], ["group_types.id"], name=op.f("fk_volume_groups_group_type_id")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_volume_groups")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_volume_groups_list", "volume_groups", ["created_at", "id"], unique=False, if_not_exists=True
+    )
+    op.create_index(
+        "ix_volume_groups_project_list",
+        "volume_groups",
+        ["project_id", "created_at", "id"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_table(
+        "volume_types",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("description", sa.String(length=255), nullable=True),
+        sa.Column("is_public", sa.Boolean(), nullable=False),
+        sa.Column("qos_specs_id", sa.String(length=36), nullable=True),
+        sa.Column("extra_specs", Json(), nullable=False),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["qos_specs_id"], ["qos_specs.id"], name=op.f("fk_volume_types_qos_specs_id")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_volume_types")),
+        sa.UniqueConstraint("name", name=op.f("uq_volume_types_name")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_volume_types_created_at", "volume_types", ["created_at", "id"], unique=False, if_not_exists=True
+    )
+    op.create_table(
+        "default_volume_types",
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("type_id", sa.String(length=36), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["type_id"], ["volume_types.id"], name=op.f("fk_default_volume_types_type_id")
+        ),
+        sa.PrimaryKeyConstraint("project_id", name=op.f("pk_default_volume_types")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_table(
+        "group_snapshots",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("user_id", sa.String(length=255), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=True),
+        sa.Column("description", sa.String(length=255), nullable=True),
+        sa.Column("group_id", sa.String(length=36), nullable=False),
+        sa.Column("group_type_id", sa.String(length=36), nullable=False),
+        sa.Column("status", sa.String(length=32), nullable=False),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=True),
+        sa.ForeignKeyConstraint(["group_id"], ["volume_groups.id"], name=op.f("fk_group_snapshots_group_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_group_snapshots")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_group_snapshots_group_id", "group_snapshots", ["group_id"], unique=False, if_not_exists=True
+    )
+    op.create_index(
+        "ix_group_snapshots_list", "group_snapshots", ["created_at", "id"], unique=False, if_not_exists=True
+    )
+    op.create_index(
+        "ix_group_snapshots_project_list",
+        "group_snapshots",
+        ["project_id", "created_at", "id"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_table(
         "ip_allocations",
         sa.Column("subnet_id", sa.String(length=36), nullable=False),
         sa.Column("ip_address", sa.String(length=64), nullable=False),
@@ -1307,6 +1614,135 @@ def upgrade() -> None:
         "ix_routers_qos_policy_id", "routers", ["qos_policy_id"], unique=False, if_not_exists=True
     )
     op.create_table(
+        "volume_type_encryptions",
+        sa.Column("type_id", sa.String(length=36), nullable=False),
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("provider", sa.String(length=255), nullable=False),
+        sa.Column("control_location", sa.String(length=16), nullable=False),
+        sa.Column("cipher", sa.String(length=255), nullable=True),
+        sa.Column("key_size", sa.Integer(), nullable=True),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["type_id"],
+            ["volume_types.id"],
+            name=op.f("fk_volume_type_encryptions_type_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("type_id", name=op.f("pk_volume_type_encryptions")),
+        sa.UniqueConstraint("id", name=op.f("uq_volume_type_encryptions_id")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_table(
+        "volume_type_projects",
+        sa.Column("type_id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["type_id"], ["volume_types.id"], name=op.f("fk_volume_type_projects_type_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("type_id", "project_id", name=op.f("pk_volume_type_projects")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_volume_type_projects_project_id",
+        "volume_type_projects",
+        ["project_id", "type_id"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_table(
+        "volumes",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("user_id", sa.String(length=255), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=True),
+        sa.Column("description", sa.String(length=255), nullable=True),
+        sa.Column("size_gib", sa.Integer(), nullable=False),
+        sa.Column("status", sa.String(length=32), nullable=False),
+        sa.Column(
+            "previous_status",
+            sa.String(length=32),
+            nullable=True,
+            comment="to go back to when the running intent ends",
+        ),
+        sa.Column("migration_status", sa.String(length=32), nullable=True),
+        sa.Column("replication_status", sa.String(length=32), nullable=True),
+        sa.Column("host", sa.String(length=255), nullable=True, comment="host@backend#pool"),
+        sa.Column("availability_zone", sa.String(length=255), nullable=True),
+        sa.Column("type_id", sa.String(length=36), nullable=True),
+        sa.Column("snapshot_id", sa.String(length=36), nullable=True, comment="made from; it may be gone"),
+        sa.Column(
+            "source_volume_id", sa.String(length=36), nullable=True, comment="made from; it may be gone"
+        ),
+        sa.Column("group_id", sa.String(length=36), nullable=True),
+        sa.Column("bootable", sa.Boolean(), nullable=False),
+        sa.Column("multiattach", sa.Boolean(), nullable=False),
+        sa.Column("readonly", sa.Boolean(), nullable=True, comment="NULL: never said"),
+        sa.Column("encrypted", sa.Boolean(), nullable=False),
+        sa.Column("encryption_key_id", sa.String(length=36), nullable=True),
+        sa.Column("shared_targets", sa.Boolean(), nullable=True),
+        sa.Column("use_quota", sa.Boolean(), nullable=False, comment="false: temporary"),
+        sa.Column(
+            "migrating_to",
+            sa.String(length=36),
+            nullable=True,
+            comment="the volume that will take this one's place",
+        ),
+        sa.Column("metadata", Json(), nullable=False),
+        sa.Column("admin_metadata", Json(), nullable=False),
+        sa.Column("image_metadata", Json(), nullable=False, comment="of its image, for booting"),
+        sa.Column("provider_location", Json(), nullable=True, comment="the driver's own: where the data is"),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=True),
+        sa.Column("launched_at", Time(), nullable=True),
+        sa.ForeignKeyConstraint(["type_id"], ["volume_types.id"], name=op.f("fk_volumes_type_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_volumes")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index("ix_volumes_group_id", "volumes", ["group_id"], unique=False, if_not_exists=True)
+    op.create_index("ix_volumes_host", "volumes", ["host", "size_gib"], unique=False, if_not_exists=True)
+    op.create_index("ix_volumes_list", "volumes", ["created_at", "id"], unique=False, if_not_exists=True)
+    op.create_index("ix_volumes_name", "volumes", ["name"], unique=False, if_not_exists=True)
+    op.create_index(
+        "ix_volumes_project_list",
+        "volumes",
+        ["project_id", "created_at", "id"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_index("ix_volumes_snapshot_id", "volumes", ["snapshot_id"], unique=False, if_not_exists=True)
+    op.create_index(
+        "ix_volumes_source_volume_id", "volumes", ["source_volume_id"], unique=False, if_not_exists=True
+    )
+    op.create_index("ix_volumes_status", "volumes", ["status"], unique=False, if_not_exists=True)
+    op.create_index("ix_volumes_type_id", "volumes", ["type_id"], unique=False, if_not_exists=True)
+    op.create_index(
+        "ix_volumes_usage",
+        "volumes",
+        ["project_id", "use_quota", "type_id", "size_gib"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_table(
         "floating_ips",
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("project_id", sa.String(length=255), nullable=False),
@@ -1391,6 +1827,136 @@ def upgrade() -> None:
     )
     op.create_index(
         "ix_router_interfaces_subnet_id", "router_interfaces", ["subnet_id"], unique=False, if_not_exists=True
+    )
+    op.create_table(
+        "snapshots",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("user_id", sa.String(length=255), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=True),
+        sa.Column("description", sa.String(length=255), nullable=True),
+        sa.Column("volume_id", sa.String(length=36), nullable=False),
+        sa.Column("type_id", sa.String(length=36), nullable=True, comment="the volume's when it was taken"),
+        sa.Column("size_gib", sa.Integer(), nullable=False),
+        sa.Column("status", sa.String(length=32), nullable=False),
+        sa.Column("progress", sa.Integer(), nullable=False, comment="percent"),
+        sa.Column("group_snapshot_id", sa.String(length=36), nullable=True),
+        sa.Column("encryption_key_id", sa.String(length=36), nullable=True),
+        sa.Column("use_quota", sa.Boolean(), nullable=False),
+        sa.Column("metadata", Json(), nullable=False),
+        sa.Column("provider_location", Json(), nullable=True),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=True),
+        sa.ForeignKeyConstraint(["volume_id"], ["volumes.id"], name=op.f("fk_snapshots_volume_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_snapshots")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_snapshots_group_snapshot_id", "snapshots", ["group_snapshot_id"], unique=False, if_not_exists=True
+    )
+    op.create_index("ix_snapshots_list", "snapshots", ["created_at", "id"], unique=False, if_not_exists=True)
+    op.create_index(
+        "ix_snapshots_project_list",
+        "snapshots",
+        ["project_id", "created_at", "id"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_snapshots_usage",
+        "snapshots",
+        ["project_id", "use_quota", "type_id", "size_gib"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_snapshots_volume_id", "snapshots", ["volume_id", "status"], unique=False, if_not_exists=True
+    )
+    op.create_table(
+        "volume_attachments",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("volume_id", sa.String(length=36), nullable=False),
+        sa.Column("instance_id", sa.String(length=36), nullable=True),
+        sa.Column("attached_host", sa.String(length=255), nullable=True),
+        sa.Column("mountpoint", sa.String(length=255), nullable=True),
+        sa.Column(
+            "status", sa.String(length=32), nullable=False, comment="reserved, attaching, attached, detached"
+        ),
+        sa.Column("mode", sa.String(length=8), nullable=True, comment="rw, ro or null"),
+        sa.Column("connector", Json(), nullable=True, comment="what the host said of itself"),
+        sa.Column("connection_info", Json(), nullable=True, comment="what the driver answered"),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=True),
+        sa.Column("attached_at", Time(), nullable=True),
+        sa.Column("detached_at", Time(), nullable=True),
+        sa.ForeignKeyConstraint(["volume_id"], ["volumes.id"], name=op.f("fk_volume_attachments_volume_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_volume_attachments")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_volume_attachments_instance_id",
+        "volume_attachments",
+        ["instance_id"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_volume_attachments_list",
+        "volume_attachments",
+        ["project_id", "created_at", "id"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_volume_attachments_volume_id",
+        "volume_attachments",
+        ["volume_id", "status"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_table(
+        "volume_transfers",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("volume_id", sa.String(length=36), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=True),
+        sa.Column("salt", sa.String(length=32), nullable=False),
+        sa.Column(
+            "key_hash", sa.String(length=128), nullable=False, comment="of the key: the key is not kept"
+        ),
+        sa.Column("source_project_id", sa.String(length=255), nullable=False),
+        sa.Column("no_snapshots", sa.Boolean(), nullable=False),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=True),
+        sa.ForeignKeyConstraint(["volume_id"], ["volumes.id"], name=op.f("fk_volume_transfers_volume_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_volume_transfers")),
+        sa.UniqueConstraint("volume_id", name=op.f("uq_volume_transfers_volume_id")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_volume_transfers_source_project_id",
+        "volume_transfers",
+        ["source_project_id", "created_at", "id"],
+        unique=False,
+        if_not_exists=True,
     )
     op.create_table(
         "port_forwardings",
