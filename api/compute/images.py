@@ -70,7 +70,7 @@ class ImagesController(Controller):
     """List, show, delete."""
 
     def _links(self, call: Call, image_id: str) -> list[dict[str, str]]:
-        endpoint = self.services.image_proxy.endpoint()
+        endpoint = self.services.images.endpoint()
         alternate = {
             "rel": "alternate",
             "type": "application/vnd.openstack.image",
@@ -105,7 +105,7 @@ class ImagesController(Controller):
         return result
 
     def _page(self, call: Call, path: str, shape: Any) -> dict[str, Any]:
-        images = self.services.image_proxy.list_(call.context, filters_of(call))
+        images = self.services.images.list_(call.context, filters_of(call))
         result: dict[str, Any] = {"images": [shape(call, image) for image in images]}
         limit = call.first("limit")
         if images and limit is not None and len(images) == int(limit):
@@ -127,12 +127,12 @@ class ImagesController(Controller):
     def show(self, call: Call) -> dict[str, Any]:
         """Show an image."""
         image_id = image_id_of(call)
-        return {"image": self._view(call, self.services.image_proxy.get(call.context, image_id))}
+        return {"image": self._view(call, self.services.images.get(call.context, image_id))}
 
     @operation("DELETE", "/images/{image_id}", policy=NO_POLICY, until=_UNTIL, status=204)
     def delete(self, call: Call) -> None:
         """Delete an image."""
-        self.services.image_proxy.delete(call.context, image_id_of(call))
+        self.services.images.delete(call.context, image_id_of(call))
 
 
 def image_id_of(call: Call) -> str:
@@ -148,7 +148,7 @@ class ImageMetadataController(Controller):
     """An image's properties."""
 
     def _read(self, call: Call) -> dict[str, str]:
-        return metadata_of(self.services.image_proxy.get(call.context, image_id_of(call)))
+        return metadata_of(self.services.images.get(call.context, image_id_of(call)))
 
     def _write(
         self, call: Call, new: dict[str, str], old: dict[str, str], *, replace: bool = False
@@ -165,7 +165,7 @@ class ImageMetadataController(Controller):
             if old.get(key) != value
         ]
         changes += [{"op": "remove", "path": f"/{_escape(key)}"} for key in old if key not in after]
-        self.services.image_proxy.patch(call.context, image_id_of(call), changes)
+        self.services.images.patch(call.context, image_id_of(call), changes)
         return after
 
     @operation("GET", _META, policy=NO_POLICY, until=_META_UNTIL)

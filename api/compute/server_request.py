@@ -271,7 +271,7 @@ def check_metadata_quota(call: Call, connection: sa.Connection, count: int) -> N
 def _image(call: Call, image_id: str, flavor: Mapping[str, Any]) -> GuestImage:
     try:
         uuid.UUID(image_id)
-        image = call.services.images.get(call.context, image_id)
+        image = call.services.images.recent(call.context, image_id)
     except (ValueError, NotFound) as error:
         raise BadRequest(f"Image {image_id} could not be found.") from error
     if image.get("status") != "active":

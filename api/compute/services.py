@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from keystonemiddleware import auth_token
 from oslo_config import cfg
 
 from api.common.server import server_opts
+from api.common.services import ApiServices
 from api.compute import server_create
 from api.compute.doorbells import Doorbells
 from api.compute.image_client import ImageClient
-from api.compute.image_proxy import ImageProxy
 from api.compute.policies import all_rules
-from core.policy import Policy
 from db.quotas import Quotas
-from db.sessions import Databases
 
 GROUP = "compute_api"
 OPTS = [
@@ -35,24 +32,16 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     return [(GROUP, OPTS)]
 
 
-class ComputeServices:
-    """Made once per process and shared by all request threads."""
+class ComputeServices(ApiServices):
+    """What all APIs have, and quotas, the doorbells of other roles, and the image API."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
-        conf.register_opts(OPTS, group=GROUP)
-        for group, options in auth_token.list_opts():
-            conf.register_opts(options, group=group)
-        self.conf = conf
-        self.options = conf[GROUP]
-        self.databases = Databases(conf)
+        super().__init__(conf, GROUP, OPTS, all_rules())
         self.quotas = Quotas(conf)
-        self.policy = Policy(conf, all_rules())
         self.doorbells = Doorbells(conf, self.databases)
         self.images = ImageClient(conf)
-        self.image_proxy = ImageProxy(conf)
-        self.auth_uri = conf.keystone_authtoken.www_authenticate_uri or ""
 
     def close(self) -> None:
         """Stop the threads that ring, give the database connections back."""
         self.doorbells.close()
-        self.databases.dispose()
+        super().close()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from keystonemiddleware import auth_token
 from oslo_config import cfg
 
 from api.common.server import server_opts
+from api.common.services import ApiServices
 from api.image.policies import RULES
-from core.policy import Policy
-from db.sessions import Databases
 from image.data import ImageData
 
 GROUP = "image_api"
@@ -36,21 +34,10 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     return [(GROUP, OPTS)]
 
 
-class ImageServices:
-    """Made once per process and shared by all request threads."""
+class ImageServices(ApiServices):
+    """What all APIs have, and the images' data with its limits."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
-        conf.register_opts(OPTS, group=GROUP)
-        for group, options in auth_token.list_opts():
-            conf.register_opts(options, group=group)
-        self.conf = conf
-        self.options = conf[GROUP]
-        self.databases = Databases(conf)
+        super().__init__(conf, GROUP, OPTS, RULES)
         self.data = ImageData(conf, self.databases)
         self.limits = self.data.limits
-        self.policy = Policy(conf, RULES)
-        self.auth_uri = conf.keystone_authtoken.www_authenticate_uri or ""
-
-    def close(self) -> None:
-        """Give the database connections back."""
-        self.databases.dispose()

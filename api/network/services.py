@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from keystonemiddleware import auth_token
 from oslo_config import cfg
 
 from api.common.server import server_opts
+from api.common.services import ApiServices
 from api.network.policies import all_rules
-from core.policy import Policy
 from db import network_quotas, segments
 from db.network_quotas import NetworkQuotas
 from db.segments import Segments
-from db.sessions import Databases
 
 GROUP = "network_api"
 OPTS = [
@@ -36,21 +34,10 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     return [(GROUP, OPTS), (segments.GROUP, segments.OPTS), *network_quotas.list_opts()]
 
 
-class NetworkServices:
-    """Made once per process and shared by all request threads."""
+class NetworkServices(ApiServices):
+    """What all APIs have, and quotas and segments."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
-        conf.register_opts(OPTS, group=GROUP)
-        for group, options in auth_token.list_opts():
-            conf.register_opts(options, group=group)
-        self.conf = conf
-        self.options = conf[GROUP]
-        self.databases = Databases(conf)
+        super().__init__(conf, GROUP, OPTS, all_rules())
         self.quotas = NetworkQuotas(conf)
         self.segments = Segments(conf)
-        self.policy = Policy(conf, all_rules())
-        self.auth_uri = conf.keystone_authtoken.www_authenticate_uri or ""
-
-    def close(self) -> None:
-        """Give the database connections back."""
-        self.databases.dispose()

@@ -25,7 +25,7 @@ from db import keypairs as db_keypairs
 from db.global_schema import server_groups
 from tests.api.compute import cloud
 from tests.api.compute.conftest import make_services
-from tests.api.compute.test_images import IMAGE, ImageApi
+from tests.api.compute.fakes import IMAGE
 from tests.api.identity import authenticate
 
 EXAMPLES = 6
@@ -42,19 +42,10 @@ SETTINGS = hypothesis.settings(
 )
 
 
-class _LenientImages(ImageApi):
-    """Also for other tokens than the image tests' own."""
-
-    def request(self, path: str, method: str, **options: Any) -> Any:
-        options["headers"] = {**options["headers"], "X-Auth-Token": "member@p1"}
-        return super().request(path, method, **options)
-
-
 @pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComputeServices]:
     folder: Path = tmp_path_factory.mktemp("api")
     made = make_services(folder)
-    made.image_proxy._adapter = _LenientImages()
     cloud.add_host(made, "h1")
     cloud.add_server(made, "h1", id=SERVER)
     with made.databases.global_.write() as connection:

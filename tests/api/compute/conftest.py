@@ -18,39 +18,26 @@ from api.compute.services import ComputeServices
 from core import config
 from db.cell_schema import cell_metadata
 from db.global_schema import cells, global_metadata
-from db.sessions import OPTS, Databases, make_engine
+from tests.api.client import MEMBER as MEMBER
+from tests.api.client import OTHER as OTHER
+from tests.api.client import READER as READER
+from tests.api.client import Client, configured, make_tables
 from tests.api.compute.fakes import FakeImages, RecordedDoorbells
 from tests.api.identity import authenticate
 
 ADMIN = "admin@p1"
-MEMBER = "member@p1"
-READER = "reader@p1"
-OTHER = "member@p2"
 
 
-class Api:
-    """webtest with persona and microversion as keywords."""
+class Api(Client):
+    """Persona and microversion as keywords; answers as webtest gives them."""
 
-    def __init__(self, app: webtest.TestApp) -> None:
-        self.app = app
+    prefix = "/v2.1"
 
     def request(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        *,
-        as_: str = MEMBER,
-        version: str | None = None,
-        status: int | None = None,
+        self, method: str, path: str, body: Any = None, *, version: str | None = None, **options: Any
     ) -> webtest.TestResponse:
-        """``status`` None: any success. Paths are below /v2.1."""
-        headers = {"X-Auth-Token": as_}
-        if version:
-            headers["X-OpenStack-Nova-API-Version"] = version
-        call = getattr(self.app, f"{method}_json" if body is not None else method)
-        arguments = {} if body is None else {"params": body}
-        return call(f"/v2.1{path}", headers=headers, status=status, **arguments)
+        headers = {"X-OpenStack-Nova-API-Version": version} if version else None
+        return self.call(method, path, body, headers=headers, **options)
 
     def get(self, path: str, **options: Any) -> webtest.TestResponse:
         return self.request("get", path, **options)
@@ -68,21 +55,15 @@ class Api:
 def make_services(folder: Path, urls: tuple[str, str] | None = None, **overrides: Any) -> ComputeServices:
     """Databases in ``folder`` (or at (global, cell) ``urls``) with the cell "cell1", and the services."""
     global_url, cell_url = urls or (f"sqlite:///{folder}/global.sqlite", f"sqlite:///{folder}/cell1.sqlite")
-    conf = config.load()
-    conf.register_opts(OPTS, group="database")
-    config.override(conf, "database.connection", global_url)
-    databases = Databases(conf)
-    global_metadata.create_all(databases.global_.engine)
-    cell_engine = make_engine(cell_url)
-    cell_metadata.create_all(cell_engine)
-    cell_engine.dispose()
-    with databases.global_.write() as connection:
+    make_tables(global_url, global_metadata)
+    make_tables(cell_url, cell_metadata)
+    conf = configured(global_url)
+    services = ComputeServices(conf)
+    with services.databases.global_.write() as connection:
         connection.execute(
             cells.insert().values(uuid=str(uuid.uuid4()), name="cell1", database_connection=cell_url)
         )
-    databases.dispose()
-    services = ComputeServices(conf)
-    services.images = FakeImages()  # type: ignore[assignment]
+    services.images = FakeImages(conf)
     services.doorbells = RecordedDoorbells()  # type: ignore[assignment]
     for name, value in overrides.items():
         config.override(conf, name, value)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from core.context import RequestContext
-from core.errors import NotFound
+import orjson
+from oslo_config import cfg
+
+from api.compute.image_client import ImageClient
 
 IMAGE = "70a599e0-31e7-49b7-b260-868f441e862b"
 
@@ -32,22 +34,63 @@ def image(image_id: str = IMAGE, **values: Any) -> dict[str, Any]:
     }
 
 
-class FakeImages:
-    """The image API: what stands in ``images``, private ones for their owner."""
+class Answer:
+    """What keystoneauth gives back."""
+
+    def __init__(self, status: int, body: Any = None) -> None:
+        self.status_code = status
+        self.content = b"" if body is None else orjson.dumps(body)
+
+    def json(self) -> Any:
+        return orjson.loads(self.content)
+
+
+class ImageApi:
+    """What ``keystoneauth1.adapter.Adapter`` looks like to the client, with a dictionary behind it."""
 
     def __init__(self) -> None:
+        self.requests: list[tuple[str, str, dict[str, Any]]] = []
         self.images = {IMAGE: image()}
+
+    def get_endpoint(self) -> str:
+        return "http://127.0.0.1:9292"
+
+    def request(self, path: str, method: str, **options: Any) -> Answer:
+        self.requests.append((method, path, options))
+        project = options["headers"]["X-Auth-Token"].rpartition("@")[2]
+        if path == "/v2/images":
+            return Answer(200, {"images": list(self.images.values())})
+        found = self.images.get(path.rpartition("/")[2])
+        if found is None or (found["visibility"] == "private" and found["owner"] != project):
+            return Answer(404)
+        if method == "DELETE":
+            if found.get("protected"):
+                return Answer(403)
+            del self.images[found["id"]]
+            return Answer(204)
+        if method == "PATCH":
+            for change in orjson.loads(options["data"]):
+                key = change["path"][1:]
+                assert (change["op"] == "add") == (key not in found)
+                if change["op"] == "remove":
+                    del found[key]
+                else:
+                    found[key] = change["value"]
+        return Answer(200, found)
+
+
+class FakeImages(ImageClient):
+    """The real client before such an image API."""
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        super().__init__(conf)
+        self.api = ImageApi()
+        self._adapter = self.api
 
     def add(self, **values: Any) -> str:
         image_id = str(uuid.uuid4())
-        self.images[image_id] = image(image_id, **values)
+        self.api.images[image_id] = image(image_id, **values)
         return image_id
-
-    def get(self, context: RequestContext, image_id: str) -> dict[str, Any]:
-        found = self.images.get(image_id)
-        if found is None or (found["visibility"] == "private" and found["owner"] != context.project_id):
-            raise NotFound(f"Image {image_id} could not be found.")
-        return found
 
 
 class FakeAgent:

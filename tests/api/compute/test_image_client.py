@@ -12,16 +12,7 @@ from api.compute.image_client import ImageClient, properties_of
 from core import config
 from core.context import RequestContext
 from core.errors import NotFound, Unavailable
-from tests.api.compute.fakes import IMAGE, image
-
-
-class Answer:
-    def __init__(self, status: int, body: Any = None) -> None:
-        self.status_code = status
-        self._body = body
-
-    def json(self) -> Any:
-        return self._body
+from tests.api.compute.fakes import IMAGE, Answer, image
 
 
 class Adapter:
@@ -31,7 +22,7 @@ class Adapter:
         self.answer: Any = Answer(200, image())
         self.asked: list[tuple[str, str]] = []
 
-    def get(self, path: str, headers: dict[str, str], **_options: Any) -> Any:
+    def request(self, path: str, _method: str, headers: dict[str, str], **_options: Any) -> Any:
         self.asked.append((path, headers["X-Auth-Token"]))
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -56,20 +47,20 @@ def test_an_active_image_is_kept_for_a_while_per_project(
     monkeypatch.setattr(image_client.time, "monotonic", lambda: clock[0])
     client = ImageClient(config.load())
     for _ in range(3):
-        assert client.get(asker("p1"), IMAGE)["id"] == IMAGE
-    client.get(asker("p2"), IMAGE)
+        assert client.recent(asker("p1"), IMAGE)["id"] == IMAGE
+    client.recent(asker("p2"), IMAGE)
     assert adapter.asked == [(f"/v2/images/{IMAGE}", "token-p1"), (f"/v2/images/{IMAGE}", "token-p2")]
     clock[0] += 60
-    client.get(asker("p1"), IMAGE)
+    client.recent(asker("p1"), IMAGE)
     assert len(adapter.asked) == 3
 
 
 def test_what_may_change_is_asked_for_again(adapter: Adapter) -> None:
     adapter.answer = Answer(200, image(status="saving"))
     client = ImageClient(config.load())
-    client.get(asker("p1"), IMAGE)
+    client.recent(asker("p1"), IMAGE)
     adapter.answer = Answer(200, image())
-    assert client.get(asker("p1"), IMAGE)["status"] == "active"
+    assert client.recent(asker("p1"), IMAGE)["status"] == "active"
 
 
 @pytest.mark.parametrize(
@@ -85,7 +76,7 @@ def test_what_may_change_is_asked_for_again(adapter: Adapter) -> None:
 def test_failures(adapter: Adapter, answer: Any, error: type[Exception]) -> None:
     adapter.answer = answer
     with pytest.raises(error):
-        ImageClient(config.load()).get(asker("p1"), IMAGE)
+        ImageClient(config.load()).recent(asker("p1"), IMAGE)
 
 
 def test_properties_are_what_not_every_image_has() -> None:

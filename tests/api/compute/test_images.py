@@ -2,81 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
-import orjson
 import pytest
 
 from api.compute.services import ComputeServices
-from tests.api.compute.conftest import Api
+from tests.api.compute.conftest import MEMBER, Api
+from tests.api.compute.fakes import IMAGE, FakeImages, ImageApi
 
-IMAGE = "70a599e0-31e7-49b7-b260-868f441e862b"
 OTHER = "70a599e0-31e7-49b7-b260-868f441e862c"
 
 
-class Answer:
-    def __init__(self, status: int, body: Any = None) -> None:
-        self.status_code = status
-        self.content = b"" if body is None else orjson.dumps(body)
-
-    def json(self) -> Any:
-        return orjson.loads(self.content)
-
-
-class ImageApi:
-    """What ``keystoneauth1.adapter.Adapter`` looks like to the proxy, with a dictionary behind it."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[str, str, dict[str, Any]]] = []
-        self.images = {
-            IMAGE: {
-                "id": IMAGE,
-                "name": "tiny",
-                "status": "active",
-                "size": 7,
-                "min_ram": 64,
-                "min_disk": 1,
-                "created_at": "2026-01-01T00:00:00Z",
-                "updated_at": "2026-01-01T00:00:00Z",
-                "visibility": "public",
-                "tags": [],
-                "kernel_id": "k",
-                "auto_disk_config": "True",
-            }
-        }
-
-    def get_endpoint(self) -> str:
-        return "http://127.0.0.1:9292"
-
-    def request(self, path: str, method: str, **options: Any) -> Answer:
-        assert options["headers"]["X-Auth-Token"] == "member@p1"
-        self.requests.append((method, path, options))
-        if path == "/v2/images":
-            return Answer(200, {"images": list(self.images.values())})
-        image = self.images.get(path.rpartition("/")[2])
-        if image is None:
-            return Answer(404)
-        if method == "DELETE":
-            if image.get("protected"):
-                return Answer(403)
-            del self.images[image["id"]]
-            return Answer(204)
-        if method == "PATCH":
-            for change in orjson.loads(options["data"]):
-                key = change["path"][1:]
-                assert (change["op"] == "add") == (key not in image)
-                if change["op"] == "remove":
-                    del image[key]
-                else:
-                    image[key] = change["value"]
-        return Answer(200, image)
-
-
 @pytest.fixture
-def images(services: ComputeServices) -> ImageApi:
-    fake = ImageApi()
-    services.image_proxy._adapter = fake
-    return fake
+def images(services: ComputeServices) -> Iterator[ImageApi]:
+    """One image in a stand-in for the image API, which is asked with the caller's token only."""
+    assert isinstance(services.images, FakeImages)
+    fake = services.images.api
+    fake.images[IMAGE] = {
+        "id": IMAGE,
+        "name": "tiny",
+        "status": "active",
+        "size": 7,
+        "min_ram": 64,
+        "min_disk": 1,
+        "created_at": "2026-01-01T00:00:00Z",
+        "updated_at": "2026-01-01T00:00:00Z",
+        "visibility": "public",
+        "tags": [],
+        "kernel_id": "k",
+        "auto_disk_config": "True",
+    }
+    yield fake
+    assert {options["headers"]["X-Auth-Token"] for _, _, options in fake.requests} <= {MEMBER}
 
 
 def test_shapes(api: Api, images: ImageApi) -> None:

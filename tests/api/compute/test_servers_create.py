@@ -14,7 +14,7 @@ from api.compute.services import ComputeServices
 from compute.drivers.base import GuestSpec
 from core import config
 from tests.api.compute.conftest import ADMIN, MEMBER, OTHER, READER, Api
-from tests.api.compute.fakes import IMAGE
+from tests.api.compute.fakes import IMAGE, FakeImages
 from tests.api.compute.server_tools import body, boot, intents_of, make_flavor
 from tests.api.identity import authenticate
 
@@ -156,6 +156,7 @@ def test_bad_requests_are_400_and_leave_nothing(
 
 def test_images_that_do_not_fit(api: Api, services: ComputeServices) -> None:
     images = services.images
+    assert isinstance(images, FakeImages)
     for values, words in (
         ({"status": "queued"}, "not active"),
         ({"min_ram": 1024}, "memory is too small"),
@@ -163,7 +164,7 @@ def test_images_that_do_not_fit(api: Api, services: ComputeServices) -> None:
         ({"size": 2 * 1024**3}, "too small"),
         ({"visibility": "private", "owner": "p9"}, "could not be found"),
     ):
-        image_id = images.add(**values)  # type: ignore[attr-defined]
+        image_id = images.add(**values)
         answer = api.post("/servers", body(imageRef=image_id), status=400)
         assert words in answer.json["badRequest"]["message"]
 

@@ -17,43 +17,27 @@ from api.image.app import make_app
 from api.image.services import ImageServices
 from core import config
 from db.global_schema import global_metadata
-from db.sessions import OPTS, Database, make_engine
+from tests.api.client import MEMBER as MEMBER
+from tests.api.client import OTHER as OTHER
+from tests.api.client import READER as READER
+from tests.api.client import Client, configured, make_tables
 from tests.api.identity import authenticate
 
 ADMIN = "admin@p1"
-MEMBER = "member@p1"
-READER = "reader@p1"
-OTHER = "member@p2"
 STRANGER = "member@p3"
 PATCH = "application/openstack-images-v2.1-json-patch"
 OLD_PATCH = "application/openstack-images-v2.0-json-patch"
 
 
-class Api:
-    """webtest with a persona as keyword; paths are below /v2."""
+class Api(Client):
+    """The persona as a keyword; bodies as bytes, or JSON by ``json`` and what uses it."""
 
-    def __init__(self, app: webtest.TestApp) -> None:
-        self.app = app
+    prefix = "/v2"
 
     def request(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None = None,
-        *,
-        as_: str = MEMBER,
-        status: int | None = None,
-        headers: dict[str, str] | None = None,
+        self, method: str, path: str, body: bytes | None = None, **options: Any
     ) -> webtest.TestResponse:
-        """``status`` None: any success."""
-        arguments: dict[str, Any] = {} if body is None else {"body": body}
-        return self.app.request(
-            f"/v2{path}",
-            method=method,
-            headers={"X-Auth-Token": as_, **(headers or {})},
-            status=status,
-            **arguments,
-        )
+        return self.call(method, path, body, **options)
 
     def get(self, path: str, **options: Any) -> webtest.TestResponse:
         return self.request("GET", path, **options)
@@ -95,13 +79,9 @@ class Api:
 
 def make_services(folder: Path, url: str, **overrides: Any) -> ImageServices:
     """Tables at ``url``, an empty store in ``folder``; overrides as group__option."""
-    conf = config.load()
-    conf.register_opts(OPTS, group="database")
-    config.override(conf, "database.connection", url)
+    make_tables(url, global_metadata)
+    conf = configured(url)
     config.override(conf, "state_path", str(folder))
-    database = Database(make_engine(url))
-    global_metadata.create_all(database.engine)
-    database.dispose()
     services = ImageServices(conf)
     for name, value in overrides.items():
         config.override(conf, name.replace("__", "."), value)

@@ -16,50 +16,35 @@ from api.network.app import make_app
 from api.network.services import NetworkServices
 from core import config
 from db.global_schema import global_metadata
-from db.sessions import OPTS, Databases
+from tests.api.client import MEMBER as MEMBER
+from tests.api.client import OTHER as OTHER
+from tests.api.client import READER as READER
+from tests.api.client import Client, configured, make_tables
 from tests.api.identity import authenticate
 
 ADMIN = "admin@p0"
-MEMBER = "member@p1"
-READER = "reader@p1"
-OTHER = "member@p2"
 SERVICE = "service@services"
 
 
-class Api:
-    """webtest with the persona as a keyword; and short ways to make things."""
+class Api(Client):
+    """The persona as a keyword, bodies as answers; and short ways to make things."""
 
-    def __init__(self, app: webtest.TestApp) -> None:
-        self.app = app
+    prefix = "/v2.0"
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        *,
-        as_: str = MEMBER,
-        status: int | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> webtest.TestResponse:
-        """``status`` None: any success. Paths are below /v2.0."""
-        call = getattr(self.app, f"{method}_json" if body is not None else method)
-        arguments = {} if body is None else {"params": body}
-        return call(
-            f"/v2.0{path}", headers={"X-Auth-Token": as_, **(headers or {})}, status=status, **arguments
-        )
+    def request(self, method: str, path: str, body: Any = None, **options: Any) -> webtest.TestResponse:
+        return self.call(method, path, body, **options)
 
     def get(self, path: str, **options: Any) -> Any:
-        return self.request("get", path, **options).json
+        return self.call("get", path, **options).json
 
     def post(self, path: str, body: Any, **options: Any) -> Any:
-        return self.request("post", path, body, **options).json
+        return self.call("post", path, body, **options).json
 
     def put(self, path: str, body: Any, **options: Any) -> Any:
-        return self.request("put", path, body, **options).json
+        return self.call("put", path, body, **options).json
 
     def delete(self, path: str, **options: Any) -> Any:
-        return self.request("delete", path, **options)
+        return self.call("delete", path, **options)
 
     def refused(self, method: str, path: str, body: Any, status: int, type_: str, **options: Any) -> str:
         """The message of an error of this status and type."""
@@ -93,12 +78,8 @@ class Api:
 
 def make_services(url: str, **overrides: Any) -> NetworkServices:
     """The tables in the database at ``url``, and the services over it."""
-    conf = config.load()
-    conf.register_opts(OPTS, group="database")
-    config.override(conf, "database.connection", url)
-    databases = Databases(conf)
-    global_metadata.create_all(databases.global_.engine)
-    databases.dispose()
+    make_tables(url, global_metadata)
+    conf = configured(url)
     services = NetworkServices(conf)
     for name, value in overrides.items():
         config.override(conf, name, value)
