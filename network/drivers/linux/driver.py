@@ -1,0 +1,178 @@
+"""The data plane of a Linux host: puts its parts to work, in an order that never leaves a port unguarded.
+
+    networks (bridges, tunnels, uplinks) → rules → taps → bandwidth → DHCP → routers → what is gone
+
+Rules name devices, so they stand before a tap is plugged and go after it. A part says what
+it could not do with DriverError; the driver notes it in ``Applied`` and goes on with the next thing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pyroute2
+from oslo_config import cfg
+from oslo_log import log as logging
+
+from core import config
+from core.errors import DriverError, HaneulError, NotFound
+from lifecycle.host_network import Changed, HostNetwork, Port
+from network.drivers.base import Applied, NetworkDriver
+from network.drivers.linux import options
+from network.drivers.linux.bridges import Bridges
+from network.drivers.linux.netlink import Links
+from network.drivers.linux.networks import Networks
+from network.drivers.linux.taps import Taps, is_tap
+from network.drivers.linux.tunnels import Tunnels
+from network.drivers.linux.vlans import Uplinks
+
+LOG = logging.getLogger(__name__)
+
+
+class LinuxDriver(NetworkDriver):
+    """Acts in the network namespace that this process runs in, as root."""
+
+    def __init__(self, conf: cfg.ConfigOpts, host: str | None = None) -> None:
+        config.register(conf, options.list_opts())
+        self.conf = conf
+        self.host = host or conf.host
+        self._lock = threading.Lock()
+        self._devices: dict[str, str] = {}
+        """port id → tap, of the ports that were plugged: a port that is gone leaves nothing but its id"""
+        self._running = False
+
+    def start(self) -> None:
+        """Look for what is needed, make the host's gateways. Raises DriverError with one line."""
+        if os.geteuid() != 0:
+            raise DriverError("the network agent needs root (it makes devices, namespaces and rules)")
+        settings = self.conf.network_linux
+        self.links = Links()
+        self.bridges = Bridges(self.links)
+        self.tunnels = Tunnels(self.links, self._tunnel_address(), settings.vxlan_port)
+        self.uplinks = Uplinks(
+            self.links,
+            options.physical_interfaces(settings.physical_interfaces),
+            options.host_gateways(settings.host_gateways),
+        )
+        self.networks = Networks(self.links, self.bridges, self.tunnels, self.uplinks)
+        self.taps = Taps(self.links, settings.tap_user)
+        self.taps.start()
+        self.uplinks.start()
+        self._running = True
+
+    def _tunnel_address(self) -> str | None:
+        """As configured, if the host has it; else the one that it speaks to its default gateway with."""
+        configured: str | None = self.conf.network_linux.tunnel_address
+        with self.links.route("look up this host's addresses") as route:
+            present = {each.get("address") for each in route.get_addr()}
+            if configured:
+                if configured not in present:
+                    raise DriverError(
+                        f"[network_linux] tunnel_address: this host has no address {configured}"
+                    )
+                return configured
+            for entry in route.get_default_routes(family=2):
+                found = entry.get("prefsrc") or _address_of(route, entry.get("oif"))
+                if found:
+                    return str(found)
+        return None
+
+    def close(self) -> None:
+        if self._running:
+            self._running = False
+            self.links.close()
+
+    def configurations(self) -> dict[str, Any]:
+        mappings = {**self.uplinks.devices, **{name: f"hgw:{name}" for name in self.uplinks.gateways}}
+        return {
+            "interface_mappings": mappings,
+            "bridge_mappings": {},
+            "tunnel_types": ["vxlan"] if self.tunnels.local else [],
+            "tunneling_ip": self.tunnels.local,
+            "l3": True,
+            "devices": len(self._devices),
+        }
+
+    # -- apply
+
+    def apply(self, state: HostNetwork, changed: Changed) -> Applied:
+        applied = Applied()
+        with self._lock:
+            self._apply_networks(state, changed, applied)
+            self._apply_ports(state, changed, applied)
+            self._remove_networks(state, changed, applied)
+        return applied
+
+    def _apply_networks(self, state: HostNetwork, changed: Changed, applied: Applied) -> None:
+        wanted = set(state.networks) if changed.everything else changed.networks & state.networks.keys()
+        for network_id in sorted(wanted):
+            with attempt(applied, f"network {network_id}"):
+                self.networks.ensure(state.networks[network_id])
+
+    def _changed_ports(self, state: HostNetwork, changed: Changed) -> tuple[list[Port], set[str]]:
+        """(what to plug, ids of what is gone)."""
+        ports = [port for port in state.ports.values() if is_tap(port)]
+        if changed.everything:
+            return ports, self._devices.keys() - state.ports.keys()
+        touched = [p for p in ports if p.id in changed.ports or p.network_id in changed.networks]
+        return touched, changed.ports - state.ports.keys()
+
+    def _apply_ports(self, state: HostNetwork, changed: Changed, applied: Applied) -> None:
+        touched, gone = self._changed_ports(state, changed)
+        for port_id in sorted(gone):
+            with attempt(applied, f"port {port_id}"):
+                device = self._devices.get(port_id) or f"tap{port_id[:11]}"
+                self.taps.remove(port_id, device)
+                self._devices.pop(port_id, None)
+        if changed.everything:
+            with attempt(applied, "ports that are gone"):
+                self.taps.remove_strangers(state.ports)
+        for port in touched:
+            applied.ports[port.id] = self._plug(state, port, applied)
+
+    def _plug(self, state: HostNetwork, port: Port, applied: Applied) -> str:
+        with attempt(applied, f"port {port.id}"):
+            network = state.networks.get(port.network_id)
+            if network is None:
+                raise DriverError(f"its network {port.network_id} is not on this host")
+            self.taps.ensure(port, network)
+            self._devices[port.id] = port.device
+            return "ACTIVE" if port.admin_state_up and network.admin_state_up else "DOWN"
+        return "ERROR"
+
+    def _remove_networks(self, state: HostNetwork, changed: Changed, applied: Applied) -> None:
+        for network_id in sorted(changed.networks - state.networks.keys()):
+            with attempt(applied, f"network {network_id}"):
+                self.networks.remove(network_id)
+        if changed.everything:
+            with attempt(applied, "networks that are gone"):
+                self.networks.remove_strangers(state.networks)
+
+    def trace(self, state: HostNetwork, port_id: str) -> list[dict[str, Any]]:
+        port = state.ports.get(port_id)
+        if port is None:
+            raise NotFound(f"port {port_id} is not on this host")
+        return []
+
+
+@contextlib.contextmanager
+def attempt(applied: Applied, what: str) -> Iterator[None]:
+    """One thing's failure is a line in ``applied.errors``; the others go on."""
+    try:
+        yield
+    except HaneulError as error:
+        LOG.warning("%s: %s (%r)", what, error.message, error.cause)
+        applied.errors.append(f"{what}: {error.message}")
+    except Exception as error:
+        LOG.exception("%s", what)
+        applied.errors.append(f"{what}: {type(error).__name__}: {error}")
+
+
+def _address_of(route: pyroute2.IPRoute, index: int | None) -> str | None:
+    for each in route.get_addr(family=2, index=index) if index else ():
+        return str(each.get("address"))
+    return None

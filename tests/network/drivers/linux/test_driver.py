@@ -1,0 +1,245 @@
+"""Networks, tunnels and taps on two hosts that are namespaces, with real packets."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from core.errors import DriverError
+from lifecycle.host_network import Changed
+from network.drivers.linux.bridges import bridge_name
+from tests.network.drivers.linux import lab
+from tests.network.drivers.linux.lab import ALLOW_OUT, Rule, make_group, make_network, make_port, needs_lab
+
+pytestmark = needs_lab
+
+
+@pytest.fixture
+def underlay() -> Iterator[lab.Underlay]:
+    with lab.underlay() as made:
+        yield made
+
+
+def names(host: lab.Host) -> set[str]:
+    return {each["ifname"] for each in json.loads(host.run("ip", "-j", "link").stdout)}
+
+
+OPEN = make_group(*ALLOW_OUT, Rule("ingress", "IPv4"), Rule("ingress", "IPv6"))
+
+
+def test_ping_across_vxlan_and_isolation_of_overlapping_tenants(underlay: lab.Underlay) -> None:
+    a, b = underlay.host("a"), underlay.host("b")
+    guests = {}
+    for vni in (1001, 1002):
+        net = make_network(vni)
+        for host, other, address in ((a, b, "10.0.0.11/24"), (b, a, "10.0.0.12/24")):
+            port = make_port(net, address, f"2001:db8::{address[7:9]}/64", security_group_ids=(OPEN.id,))
+            host.put(dataclasses.replace(net, peers=(other.tunnel_address,)), port, OPEN)
+            guests[vni, host] = port
+    # a third guest of the second tenant only: the first must not reach it
+    lonely = make_port(net, "10.0.0.13/24", security_group_ids=(OPEN.id,))
+    b.put(lonely)
+    for host in (a, b):
+        assert set(host.apply().ports.values()) == {"ACTIVE"}
+    made = {key: underlay.guest(key[1], port) for key, port in guests.items()}
+    underlay.guest(b, lonely)
+    for vni in (1001, 1002):
+        assert made[vni, a].reaches("10.0.0.12")
+        assert made[vni, a].reaches("2001:db8::12")
+        assert made[vni, b].reaches("10.0.0.11")
+    assert made[1002, a].reaches("10.0.0.13")
+    assert not made[1001, a].pings("10.0.0.13", count=3)
+    # the biggest packet that fits in the network's MTU goes through the tunnel whole
+    assert made[1001, a].run("ping", "-c1", "-W2", "-Mdo", "-s", str(1450 - 28), "10.0.0.12").returncode == 0
+
+
+def test_apply_again_changes_nothing_and_repairs_what_was_changed_by_hand(underlay: lab.Underlay) -> None:
+    a = underlay.host("a")
+    net = make_network(1001, peers=("172.31.0.2", "172.31.0.3"))
+    port = make_port(net, "10.0.0.11/24", security_group_ids=(OPEN.id,))
+    a.put(net, port, OPEN)
+    a.apply()
+    before = a.run("ip", "link").stdout
+    a.apply()
+    assert a.run("ip", "link").stdout == before
+    a.run("ip", "link", "add", f"brq{'0' * 11}", "type", "bridge")  # a stranger with a name like ours
+    a.run("ip", "link", "set", port.device, "nomaster")
+    a.run("ip", "link", "set", port.device, "down")
+    a.run("ip", "link", "set", bridge_name(net.id), "type", "bridge", "nf_call_iptables", "0")
+    a.run("bridge", "fdb", "del", "00:00:00:00:00:00", "dev", "vx1001", "dst", "172.31.0.2")
+    a.run("bridge", "fdb", "append", "00:00:00:00:00:00", "dev", "vx1001", "dst", "172.31.0.9")
+    a.apply()
+    (tap,) = json.loads(a.run("ip", "-j", "link", "show", port.device).stdout)
+    assert tap["master"] == bridge_name(net.id)
+    assert "UP" in tap["flags"]
+    (bridge,) = json.loads(a.run("ip", "-j", "-d", "link", "show", bridge_name(net.id)).stdout)
+    assert bridge["linkinfo"]["info_data"]["nf_call_iptables"] == 1
+    assert a.driver is not None
+    assert a.inside is not None
+    assert a.inside(a.driver.tunnels.peers, "vx1001") == ["172.31.0.2", "172.31.0.3"]
+    assert f"brq{'0' * 11}" in names(a)
+
+
+def test_peers_follow_and_what_was_learnt_of_one_that_left_is_forgotten(underlay: lab.Underlay) -> None:
+    a, b = underlay.host("a"), underlay.host("b")
+    net = make_network(1001)
+    one, two = (make_port(net, ip, security_group_ids=(OPEN.id,)) for ip in ("10.0.0.11/24", "10.0.0.12/24"))
+    a.put(dataclasses.replace(net, peers=("172.31.0.2",)), one, OPEN)
+    b.put(dataclasses.replace(net, peers=("172.31.0.1",)), two, OPEN)
+    a.apply()
+    b.apply()
+    left, _right = underlay.guest(a, one), underlay.guest(b, two)
+    assert left.reaches("10.0.0.12")
+    fdb = a.run("bridge", "fdb", "show", "dev", "vx1001").stdout
+    assert f"{two.mac_address} dst 172.31.0.2" in fdb
+    a.apply(a.put(dataclasses.replace(net, peers=("172.31.0.3",))))
+    fdb = a.run("bridge", "fdb", "show", "dev", "vx1001").stdout
+    assert "172.31.0.2" not in fdb
+    assert "00:00:00:00:00:00 dst 172.31.0.3" in fdb
+    assert not left.pings("10.0.0.12")
+    a.apply(a.put(dataclasses.replace(net, peers=("172.31.0.2",))))
+    assert left.reaches("10.0.0.12")
+
+
+def test_what_is_gone_is_removed_and_strangers_stay(underlay: lab.Underlay) -> None:
+    a = underlay.host("a")
+    before = names(a)
+    a.run("ip", "tuntap", "add", "tapstranger", "mode", "tap")
+    a.run("ip", "link", "add", "vx77", "type", "vxlan", "id", "77", "dstport", "4789")
+    net, other = make_network(1001), make_network(1002)
+    ports = [make_port(n, "10.0.0.11/24", security_group_ids=(OPEN.id,)) for n in (net, other)]
+    a.put(net, other, *ports, OPEN)
+    a.apply()
+    a.apply(a.drop(ports[0], net))
+    assert ports[0].device not in names(a)
+    assert not {"vx1001", bridge_name(net.id)} & names(a)
+    assert {"vx1002", bridge_name(other.id), ports[1].device} <= names(a)
+    # an agent that starts again knows of nothing: everything that is marked as its own goes
+    a.stop()
+    a.state = type(a.state)()
+    a.start()
+    a.apply()
+    assert names(a) == before | {"tapstranger", "vx77"}
+
+
+def test_one_failure_does_not_keep_the_others(underlay: lab.Underlay) -> None:
+    a = underlay.host("a")
+    a.run("ip", "link", "add", "vx77", "type", "bridge")
+    bad, good = make_network(77), make_network(78)
+    vlan = make_network(5, network_type="vlan", physical_network="nowhere")
+    ports = [make_port(n, "10.0.0.11/24", security_group_ids=(OPEN.id,)) for n in (bad, good)]
+    a.put(bad, good, vlan, *ports, OPEN)
+    applied = a.apply(errors=True)
+    assert applied.ports[ports[1].id] == "ACTIVE"
+    text = "\n".join(applied.errors)
+    assert "vx77 is not haneul's" in text
+    assert "physical_interfaces" in text
+    assert len(applied.errors) == 2
+
+
+def test_admin_state(underlay: lab.Underlay) -> None:
+    a = underlay.host("a")
+    net = make_network(1001)
+    one, two = (make_port(net, ip, security_group_ids=(OPEN.id,)) for ip in ("10.0.0.11/24", "10.0.0.12/24"))
+    a.put(net, one, two, OPEN)
+    a.apply()
+    left, _right = underlay.guest(a, one), underlay.guest(a, two)
+    assert left.reaches("10.0.0.12")
+    down = dataclasses.replace(two, admin_state_up=False)
+    assert a.apply(a.put(down)).ports == {two.id: "DOWN"}
+    assert not left.pings("10.0.0.12")
+    assert a.apply(a.put(two)).ports == {two.id: "ACTIVE"}
+    assert left.reaches("10.0.0.12")
+    closed = a.apply(a.put(dataclasses.replace(net, admin_state_up=False)))
+    assert closed.ports == {one.id: "DOWN", two.id: "DOWN"}
+    assert not left.pings("10.0.0.12")
+
+
+@pytest.mark.skipif(not lab.has_vlans(), reason="VLANs: the kernel has no 802.1Q (module 8021q)")
+def test_vlans_share_a_trunk_and_keep_apart(underlay: lab.Underlay) -> None:
+    a = underlay.host("a", physical_interfaces=["physnet1:ul0"])
+    b = underlay.host("b", physical_interfaces=["physnet1:ul0"])
+    guests = {}
+    for vlan_id in (100, 200):
+        net = make_network(vlan_id, network_type="vlan", physical_network="physnet1")
+        for host, address in ((a, f"10.0.0.{vlan_id}/24"), (b, f"10.0.0.{vlan_id + 1}/24")):
+            port = make_port(net, address, security_group_ids=(OPEN.id,))
+            host.put(net, port, OPEN)
+            guests[vlan_id, host] = port
+    a.apply()
+    b.apply()
+    made = {key: underlay.guest(key[1], port) for key, port in guests.items()}
+    assert made[100, a].reaches("10.0.0.101")
+    assert made[200, a].reaches("10.0.0.201")
+    assert not made[100, a].pings("10.0.0.201", count=3)
+    assert a.driver is not None
+    assert a.driver.configurations()["interface_mappings"] == {"physnet1": "ul0"}
+
+
+def test_a_flat_network_with_the_host_as_gateway(underlay: lab.Underlay) -> None:
+    a = underlay.host("a", host_gateways=["public:203.0.113.1/24"])
+    net = make_network(0, network_type="flat", physical_network="public", segmentation_id=None)
+    port = make_port(net, "203.0.113.20/24", security_group_ids=(OPEN.id,))
+    a.put(net, port, OPEN)
+    a.apply()
+    guest = underlay.guest(a, port)
+    guest.run("ip", "route", "add", "default", "via", "203.0.113.1")
+    assert guest.reaches("203.0.113.1")
+    a.stop()
+    a.start()
+    a.apply()
+    assert guest.reaches("203.0.113.1")
+
+
+def test_a_flat_network_takes_no_device_with_addresses(underlay: lab.Underlay) -> None:
+    a = underlay.host("a", physical_interfaces=["physnet1:ul0"])
+    net = make_network(0, network_type="flat", physical_network="physnet1", segmentation_id=None)
+    a.put(net)
+    applied = a.apply(errors=True)
+    assert "has addresses of the host (172.31.0.1/24" in applied.errors[0]
+    a.run("ip", "address", "flush", "dev", "ul0")
+    a.apply()
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"physical_interfaces": ["physnet1:nodev"]}, "no device nodev"),
+        ({"physical_interfaces": ["physnet1"]}, "is not NAME:DEVICE"),
+        ({"host_gateways": ["public:10.0.0.1"]}, "is not NAME:ADDRESS/LENGTH"),
+        ({"tap_user": "nobody-of-this-name"}, "no user"),
+    ],
+)
+def test_start_says_what_is_wrong(settings: dict[str, Any], text: str) -> None:
+    host = lab.Host("x", **settings)
+    try:
+        with pytest.raises(DriverError, match=text):
+            host.start()
+    finally:
+        host.close()
+
+
+def test_start_refuses_a_tunnel_address_that_is_not_here() -> None:
+    host = lab.Host("x", "192.0.2.1")
+    try:
+        with pytest.raises(DriverError, match=r"no address 192\.0\.2\.1"):
+            host.start()
+    finally:
+        host.close()
+
+
+def test_hosts_without_any_way_out_have_no_tunnels() -> None:
+    host = lab.Host("x")
+    try:
+        host.start()
+        assert host.driver is not None
+        assert host.driver.configurations()["tunnel_types"] == []
+        host.put(make_network(1001))
+        applied = host.apply(Changed(everything=True), errors=True)
+        assert "no tunnel_address" in applied.errors[0]
+    finally:
+        host.close()
