@@ -43,9 +43,13 @@ def flag(name: str, default: bool) -> sa.Column[Any]:
 def make_tables(metadata: sa.MetaData) -> None:
     """Add the tables of this API to ``metadata``."""
     _networks(metadata)
+    _subnets(metadata)
     _ports(metadata)
+    _port_parts(metadata)
+    _agents(metadata)
     _security(metadata)
-    _routing(metadata)
+    _routers(metadata)
+    _floating_ips(metadata)
     _policies(metadata)
 
 
@@ -85,6 +89,9 @@ def _networks(metadata: sa.MetaData) -> None:
         ),
         **table_options(),
     )
+
+
+def _subnets(metadata: sa.MetaData) -> None:
     sa.Table(
         "subnet_pools",
         metadata,
@@ -165,6 +172,9 @@ def _ports(metadata: sa.MetaData) -> None:
         sa.Index("ix_ports_qos_policy_id", "qos_policy_id"),
         **table_options(),
     )
+
+
+def _port_parts(metadata: sa.MetaData) -> None:
     # one row per address in use: the primary key is why no two ports ever share one
     sa.Table(
         "ip_allocations",
@@ -190,6 +200,9 @@ def _ports(metadata: sa.MetaData) -> None:
         sa.Index("ix_port_bindings_host", "host"),
         **table_options(),
     )
+
+
+def _agents(metadata: sa.MetaData) -> None:
     sa.Table(
         "network_agents",
         metadata,
@@ -268,7 +281,7 @@ def _security(metadata: sa.MetaData) -> None:
     )
 
 
-def _routing(metadata: sa.MetaData) -> None:
+def _routers(metadata: sa.MetaData) -> None:
     sa.Table(
         "routers",
         metadata,
@@ -299,6 +312,9 @@ def _routing(metadata: sa.MetaData) -> None:
         sa.Index("ix_router_interfaces_subnet_id", "subnet_id"),
         **table_options(),
     )
+
+
+def _floating_ips(metadata: sa.MetaData) -> None:
     sa.Table(
         "floating_ips",
         metadata,

@@ -57,6 +57,18 @@ def create(connection: sa.Connection, values: Mapping[str, Any]) -> str:
     return identifier
 
 
+def unshare(connection: sa.Connection, object_type: str, object_id: str) -> None:
+    """With nobody but those whom policies name; twice is harmless."""
+    connection.execute(
+        policies.delete().where(
+            policies.c.object_id == object_id,
+            policies.c.object_type == object_type,
+            policies.c.action == SHARED,
+            policies.c.target_project == EVERYONE,
+        )
+    )
+
+
 def share(connection: sa.Connection, project_id: str, object_type: str, object_id: str) -> None:
     """With everyone; twice is harmless."""
     statement = sa.select(policies.c.id).where(

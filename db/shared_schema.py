@@ -64,6 +64,14 @@ def servers_table(metadata: sa.MetaData) -> sa.Table:
         sa.Column("launched_at", Time),
         sa.Column("terminated_at", Time),
         sa.Column("deleted", sa.Integer, nullable=False, default=0),
+        *_server_indexes(),
+        **table_options(),
+    )
+
+
+def _server_indexes() -> list[sa.Index]:
+    """One for every way in which lists select and sort."""
+    return [
         sa.Index("ix_servers_project_list", "deleted", "project_id", "created_at", "id"),
         sa.Index("ix_servers_list", "deleted", "created_at", "id"),
         sa.Index("ix_servers_host", "host", "deleted"),
@@ -71,8 +79,7 @@ def servers_table(metadata: sa.MetaData) -> sa.Table:
         sa.Index("ix_servers_name", "name"),
         sa.Index("ix_servers_usage", "project_id", "launched_at"),
         sa.Index("ix_servers_reservation_id", "reservation_id"),
-        **table_options(),
-    )
+    ]
 
 
 def server_tags_table(metadata: sa.MetaData) -> sa.Table:

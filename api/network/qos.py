@@ -12,11 +12,11 @@ from api.common.operations import Call, Controller, Operation, operation
 from api.network import attributes as a
 from api.network import common
 from api.network.attributes import Attr
-from api.network.resource import ResourceController, Row
+from api.network.resource import Row
+from api.network.shared_resource import SharedResourceController
 from core.errors import Forbidden
 from db import network_base as base
 from db import qos as db_qos
-from db import rbac
 from db.network_errors import bad_request, not_found
 from db.sessions import retrying
 
@@ -39,35 +39,13 @@ KINDS: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 
 
-class QosPoliciesController(ResourceController):
+class QosPoliciesController(SharedResourceController):
     """QoS policies: administrators make them, projects use them."""
 
     name, collection, path = "policy", "policies", "/qos/policies"
     attributes = ATTRIBUTES
     model = db_qos.MODEL
-
-    def insert(self, call: Call, connection: sa.Connection, values: Row, asked: Row) -> str:
-        row = dict(values)
-        shared = row.pop("shared")
-        identifier = base.insert(connection, self.model.table, row)
-        if shared:
-            rbac.share(connection, row["project_id"], db_qos.RBAC, identifier)
-        return identifier
-
-    def modify(
-        self, call: Call, connection: sa.Connection, row: Row, values: Row, revision: int | None
-    ) -> None:
-        if "shared" in values:
-            if values.pop("shared"):
-                rbac.share(connection, row["project_id"], db_qos.RBAC, row["id"])
-            else:
-                policies = rbac.policies
-                connection.execute(
-                    policies.delete().where(
-                        policies.c.object_id == row["id"], policies.c.target_project == base.EVERYONE
-                    )
-                )
-        base.change(connection, self.model.table, row["id"], values, revision)
+    object_type = db_qos.RBAC
 
     def remove(self, call: Call, connection: sa.Connection, row: Row) -> None:
         db_qos.check_deletable(connection, row["id"])

@@ -12,9 +12,9 @@ from api.common.operations import Call, operation
 from api.network import attributes as a
 from api.network import common
 from api.network.attributes import MISSING, Attr
-from api.network.resource import ResourceController, Row
+from api.network.resource import Row
+from api.network.shared_resource import SharedResourceController
 from db import network_base as base
-from db import rbac
 from db import subnet_pools as db_subnet_pools
 from db.network_errors import bad_request, conflict
 from db.sessions import retrying
@@ -83,25 +83,22 @@ def _networks(prefixes: list[str]) -> list[str]:
     return db_subnet_pools.compact([str(ipaddress.ip_network(prefix, strict=False)) for prefix in prefixes])
 
 
-class SubnetPoolsController(ResourceController):
+class SubnetPoolsController(SharedResourceController):
     """Subnet pools."""
 
     name, collection, path = "subnetpool", "subnetpools", "/subnetpools"
     attributes = ATTRIBUTES
     model = db_subnet_pools.MODEL
+    object_type = db_subnet_pools.RBAC
     quota = "subnetpool"
 
     def insert(self, call: Call, connection: sa.Connection, values: Row, asked: Row) -> str:
         row = dict(values)
-        shared = row.pop("shared")
         row["ip_version"] = _version(row["prefixes"])
         row["prefixes"] = _networks(row["prefixes"])
         _lengths(row)
         self._check(call, connection, row)
-        identifier = base.insert(connection, self.model.table, row)
-        if shared:
-            rbac.share(connection, row["project_id"], db_subnet_pools.RBAC, identifier)
-        return identifier
+        return super().insert(call, connection, row, asked)
 
     def _check(self, call: Call, connection: sa.Connection, row: Row) -> None:
         if row["is_default"]:
@@ -202,31 +199,18 @@ def _without(prefixes: list[str], gone: list[str]) -> list[str]:
     return db_subnet_pools.compact([str(each) for each in left])
 
 
-class AddressScopesController(ResourceController):
+class AddressScopesController(SharedResourceController):
     """Address scopes: pools in one scope never overlap."""
 
     name, collection, path = "address_scope", "address_scopes", "/address-scopes"
     attributes = SCOPE_ATTRIBUTES
     model = db_subnet_pools.SCOPE_MODEL
+    object_type = db_subnet_pools.SCOPE_RBAC
 
-    def insert(self, call: Call, connection: sa.Connection, values: Row, asked: Row) -> str:
-        row = dict(values)
-        shared = row.pop("shared")
-        identifier = base.insert(connection, self.model.table, row)
-        if shared:
-            rbac.share(connection, row["project_id"], db_subnet_pools.SCOPE_RBAC, identifier)
-        return identifier
-
-    def modify(
-        self, call: Call, connection: sa.Connection, row: Row, values: Row, revision: int | None
-    ) -> None:
-        if "shared" in values:
-            if not values.pop("shared"):
-                raise bad_request(
-                    "AddressScopeUpdateError", "Unable to update address scope: it cannot be un-shared."
-                )
-            rbac.share(connection, row["project_id"], db_subnet_pools.SCOPE_RBAC, row["id"])
-        base.change(connection, self.model.table, row["id"], values, revision)
+    def unshare(self, connection: sa.Connection, row: Row) -> None:
+        raise bad_request(
+            "AddressScopeUpdateError", "Unable to update address scope: it cannot be un-shared."
+        )
 
     def remove(self, call: Call, connection: sa.Connection, row: Row) -> None:
         pools = db_subnet_pools.pools

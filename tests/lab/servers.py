@@ -188,29 +188,26 @@ KINDS: dict[str, type[Server]] = {
 }
 
 
-def start_mariadb(folder: Path, *, durable: bool = False, buffer_pool_mib: int = 64) -> MariaDB:
-    """MariaDB in ``folder``. ``durable``: as a production server, except that the log is flushed each second."""
-    program = _program("mariadb")
+def _install_mariadb(folder: Path, user: str | None, log: Path) -> Path:
+    """MariaDB's own tables in a new data folder."""
     install = processes.find_program("mariadb-install-db")
     if install is None:
         raise NotStarted("mariadb-install-db is not installed")
-    user = processes.unprivileged("mysql")
-    data, log, socket = folder / "data", folder / "mariadb.log", folder / "mariadb.sock"
+    data = folder / "data"
     data.mkdir(parents=True)
     processes.give(folder, user)
+    options = ["--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal"]
+    processes.run([install, *options, "--skip-test-db"], log=log, user=user, folder=folder)
+    return data
+
+
+def start_mariadb(folder: Path, *, durable: bool = False, buffer_pool_mib: int = 64) -> MariaDB:
+    """MariaDB in ``folder``. ``durable``: as a production server, except that the log is flushed each second."""
+    program = _program("mariadb")
+    user = processes.unprivileged("mysql")
+    log = folder / "mariadb.log"
+    data = _install_mariadb(folder, user, log)
     port, password = free_port(), secrets.token_hex(12)
-    processes.run(
-        [
-            install,
-            "--no-defaults",
-            f"--datadir={data}",
-            "--auth-root-authentication-method=normal",
-            "--skip-test-db",
-        ],
-        log=log,
-        user=user,
-        folder=folder,
-    )
     setup = folder / "setup.sql"
     setup.write_text(
         f"CREATE USER 'haneul'@'%' IDENTIFIED BY '{password}';\n"
@@ -224,7 +221,7 @@ def start_mariadb(folder: Path, *, durable: bool = False, buffer_pool_mib: int =
             program,
             "--no-defaults",
             f"--datadir={data}",
-            f"--socket={socket}",
+            f"--socket={folder / 'mariadb.sock'}",
             f"--pid-file={folder / 'mariadb.pid'}",
             f"--port={port}",
             f"--bind-address={HOST}",

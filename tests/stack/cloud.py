@@ -5,6 +5,7 @@ For tests of intents from their row to their end, without the API in front.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import uuid
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from db import servers as db_servers
 from db.types import now
 from lifecycle.rpc import AgentClient, ConductorClient, SchedulerClient
 from scheduler import service as scheduler_service
+from tests.compute.drivers.specs import make_guest
 
 CONTEXT = RequestContext(user_id="user-1", project_id="project-1", request_id="req-1", overwrite=False)
 
@@ -134,29 +136,18 @@ class Cloud:
     ) -> str:
         """Write a server and its intent as the API does; returns the server's id."""
         server_id, moment = str(uuid.uuid4()), now()
-        guest = {
-            "server_id": server_id,
-            "name": "s",
-            "hostname": "s",
-            "project_id": CONTEXT.project_id,
-            "user_id": CONTEXT.user_id,
-            "memory_mib": memory_mib,
-            "vcpus": vcpus,
-            "root_gib": 1,
-            "ephemeral_gib": 0,
-            "swap_mib": 0,
-            "flavor_name": "tiny",
-            "extra_specs": {},
-            "image": None,
-            "config_drive": False,
-            "metadata": {},
-            "user_data": None,
-            "key_name": None,
-            "public_key": None,
-            "admin_password": admin_password,
-            "availability_zone": "",
-            "created_at": moment.isoformat(),
-        }
+        guest = make_guest(
+            server_id=server_id,
+            name="s",
+            hostname="s",
+            project_id=CONTEXT.project_id,
+            user_id=CONTEXT.user_id,
+            memory_mib=memory_mib,
+            vcpus=vcpus,
+            admin_password=admin_password,
+            availability_zone="",
+            created_at=moment.isoformat(),
+        )
         server = {
             "id": server_id,
             "project_id": CONTEXT.project_id,
@@ -180,7 +171,7 @@ class Cloud:
             "server",
             server_id,
             CONTEXT,
-            {"guest": guest, "resources": resources, **arguments},
+            {"guest": dataclasses.asdict(guest), "resources": resources, **arguments},
         )
         with self.databases.global_.write() as connection:
             connection.execute(sa.insert(global_schema.servers), [server])
