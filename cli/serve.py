@@ -37,6 +37,7 @@ ROLES = {
     "api-network": "api.network.app:make_role",
     "api-compute": "api.compute.app:make_role",
     "compute": "compute.service:make_role",
+    "network": "network.service:make_role",
 }
 METRICS_GROUP = "metrics"
 

@@ -14,7 +14,7 @@ from typing import Any
 import oslo_messaging
 from oslo_config import cfg
 
-from conductor import hosts
+from conductor import hosts, networks
 from conductor.ends import cleanup_of, message_of
 from conductor.journal import Journal
 from conductor.sweeper import Sweeper
@@ -54,7 +54,7 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
 
 def make_role(conf: cfg.ConfigOpts) -> ConductorRole:
     """The factory that ``haneul serve conductor`` calls."""
-    for module_opts in (list_opts(), hosts.list_opts(), sessions.list_opts()):
+    for module_opts in (list_opts(), hosts.list_opts(), networks.list_opts(), sessions.list_opts()):
         config.register(conf, module_opts)
     return ConductorRole(conf)
 
@@ -91,20 +91,27 @@ class ConductorRole(Role):
         self._rung_lock = threading.Lock()
         self._dispatcher = Periodic("conductor-dispatch", 3600, self._dispatch_rung, _SPACING_S)
         self._sweep = Periodic("conductor-sweep", conf.conductor.sweep_interval_s, self._sweeper.sweep)
+        self.networks = networks.Networks(
+            conf, self.databases, self.cell, self._messaging, self._global_messaging
+        )
         self._server = self._messaging.server(
-            CONDUCTOR_TOPIC, f"{conf.host}-{self.cell.name}", [Endpoint(self)]
+            CONDUCTOR_TOPIC,
+            f"{conf.host}-{self.cell.name}",
+            [Endpoint(self), networks.Endpoint(self.networks)],
         )
 
     def start(self) -> None:
         self.hosts.ensure_service(self._conf.host, "nova-conductor")
         self._dispatcher.start()
         self._sweep.start()
+        self.networks.start()
         self._server.start()
         self._sweep.ring()
 
     def stop(self) -> None:
         self._server.stop()
         self._server.wait()
+        self.networks.stop()
         self._dispatcher.stop()
         self._sweep.stop()
         self._messaging.close()

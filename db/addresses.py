@@ -17,6 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 from oslo_db import exception as db_exc
 
+from db import network_changes
 from db.network_base import TABLES
 from db.network_errors import bad_request, conflict, invalid_input
 from db.subnets import is_auto
@@ -359,6 +360,8 @@ def reallocate(
         automatic = {subnet["id"] for subnet in subnets if is_auto(subnet)}
         keep += [pair for pair in old if pair[0] in automatic and pair not in keep]
     gone = [pair for pair in old if pair not in keep]
+    if gone or open_wishes:
+        network_changes.note(ports=[port["id"]], addressed=[port["id"]])
     for subnet_id, address in gone:
         connection.execute(
             ip_allocations.delete().where(

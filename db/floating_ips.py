@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from oslo_db import exception as db_exc
 
 from db import network_base as base
+from db import network_changes
 from db.network_base import TABLES
 from db.network_errors import bad_request, conflict, not_found
 from db.routing import floating_ips, interfaces, ip_allocations, port_forwardings, routers
@@ -115,6 +116,8 @@ def associate(
     connection: sa.Connection, floating_ip_id: str, port_id: str, address: str, router_id: str
 ) -> None:
     """:raises Conflict: the address has a floating IP."""
+    mine = floating_ips.c.id == floating_ip_id
+    network_changes.note_floating_ips(connection, mine)
     try:
         with connection.begin_nested():
             connection.execute(
@@ -129,9 +132,11 @@ def associate(
             f"Cannot associate floating IP {floating_ip_id} with port {port_id} using fixed IP {address},"
             " as that fixed IP already has a floating IP.",
         ) from error
+    network_changes.note_floating_ips(connection, mine)
 
 
 def disassociate(connection: sa.Connection, floating_ip_id: str) -> None:
+    network_changes.note_floating_ips(connection, floating_ips.c.id == floating_ip_id)
     connection.execute(
         floating_ips.update()
         .where(floating_ips.c.id == floating_ip_id)
@@ -204,6 +209,7 @@ def set_forwarding(
                 f" exists, conflicting values are {other['protocol']}"
                 f" {other['external_port']}:{other['external_port_last']}.",
             )
+    network_changes.note_floating_ips(connection, floating_ips.c.id == floating_ip["id"])
     if identifier is None:
         identifier = str(uuid.uuid4())
         connection.execute(
@@ -217,9 +223,12 @@ def set_forwarding(
 
 
 def delete_forwarding(connection: sa.Connection, identifier: str) -> None:
+    holder = sa.select(port_forwardings.c.floatingip_id).where(port_forwardings.c.id == identifier)
+    network_changes.note_floating_ips(connection, floating_ips.c.id.in_(holder))
     connection.execute(port_forwardings.delete().where(port_forwardings.c.id == identifier))
 
 
 def set_router(connection: sa.Connection, floating_ip_id: str, router_id: str | None) -> None:
     """The router of a floating IP that forwards single ports."""
+    network_changes.note_floating_ips(connection, floating_ips.c.id == floating_ip_id)
     base.change(connection, floating_ips, floating_ip_id, {"router_id": router_id, "status": "DOWN"})

@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from core.errors import Conflict
-from db import paging
+from db import network_changes, paging
 from db.global_schema import global_metadata
 from db.network_errors import bad_request, not_found
 from db.types import now
@@ -332,6 +332,7 @@ def insert(connection: sa.Connection, table: sa.Table, values: Row) -> str:
     if "revision_number" in table.c:
         row.setdefault("revision_number", 1)
     connection.execute(table.insert().values(**row))
+    network_changes.inserted(table, row)
     return identifier
 
 
@@ -351,10 +352,12 @@ def change(
     done = connection.execute(statement.values(**values, **more)).rowcount
     if not done and revision is not None:
         raise RevisionMismatch(f"Constrained to {revision}, but the object has another revision by now.")
+    network_changes.changed(table, identifier, values)
 
 
 def delete(connection: sa.Connection, table: sa.Table, identifier: str) -> None:
     """The row, its tags and its RBAC policies."""
+    network_changes.deleting(connection, table, identifier)
     connection.execute(tags.delete().where(tags.c.resource_id == identifier))
     connection.execute(rbac_policies.delete().where(rbac_policies.c.object_id == identifier))
     connection.execute(table.delete().where(table.c.id == identifier))

@@ -216,6 +216,7 @@ def _agents(metadata: sa.MetaData) -> None:
         sa.Column("description", sa.String(1024), nullable=False, default=""),
         sa.Column("configurations", Json, nullable=False, default=dict),
         sa.Column("resources_synced", sa.Boolean),
+        sa.Column("cell_id", sa.Integer, comment="whose conductors reach the host"),
         sa.Column("created_at", Time, nullable=False, default=now),
         sa.Column("started_at", Time, nullable=False, default=now),
         sa.Column("heartbeat_timestamp", Time, nullable=False, default=now),

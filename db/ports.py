@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from oslo_db import exception as db_exc
 
 from core.errors import NotFound
-from db import addresses
+from db import addresses, network_changes
 from db import network_base as base
 from db.network_base import TABLES, Viewer
 from db.network_errors import bad_request, conflict, not_found
@@ -163,10 +163,13 @@ def new_mac(base_mac: str) -> str:
 
 def set_groups(connection: sa.Connection, port_id: str, group_ids: Iterable[str]) -> None:
     """The port's security groups, checked by the caller to exist for the asker."""
+    network_changes.note(ports=[port_id], shown=[port_id])
+    network_changes.note_members(connection, port_id)
     connection.execute(port_security_groups.delete().where(port_security_groups.c.port_id == port_id))
     rows = [{"port_id": port_id, "security_group_id": each} for each in dict.fromkeys(group_ids)]
     if not rows:
         return
+    network_changes.note(members=[row["security_group_id"] for row in rows])
     try:
         with connection.begin_nested():
             connection.execute(port_security_groups.insert(), rows)
@@ -189,12 +192,10 @@ def update(
 
 def bind(connection: sa.Connection, port_id: str, host: str, values: Mapping[str, Any]) -> None:
     """Make ``host`` the port's only active binding; "" unbinds it."""
-    connection.execute(
-        port_bindings.delete().where(
-            port_bindings.c.port_id == port_id,
-            sa.or_(port_bindings.c.status == "ACTIVE", port_bindings.c.host == host),
-        )
-    )
+    replaced = sa.or_(port_bindings.c.status == "ACTIVE", port_bindings.c.host == host)
+    network_changes.note(ports=[port_id])
+    network_changes.note_left(connection, port_id, replaced, port_bindings.c.host != host)
+    connection.execute(port_bindings.delete().where(port_bindings.c.port_id == port_id, replaced))
     if host:
         connection.execute(
             port_bindings.insert().values(**{**values, "port_id": port_id, "host": host, "status": "ACTIVE"})
@@ -208,6 +209,7 @@ def bindings(connection: sa.Connection, port_id: str) -> list[dict[str, Any]]:
 
 def add_binding(connection: sa.Connection, port_id: str, values: Mapping[str, Any]) -> None:
     """A further, inactive binding. :raises Conflict: the port has one for that host."""
+    network_changes.note(ports=[port_id])
     try:
         with connection.begin_nested():
             connection.execute(port_bindings.insert().values(port_id=port_id, **values))
@@ -219,6 +221,7 @@ def add_binding(connection: sa.Connection, port_id: str, values: Mapping[str, An
 
 
 def change_binding(connection: sa.Connection, port_id: str, host: str, values: Mapping[str, Any]) -> None:
+    network_changes.note(ports=[port_id])
     connection.execute(
         port_bindings.update()
         .where(port_bindings.c.port_id == port_id, port_bindings.c.host == host)
@@ -227,6 +230,7 @@ def change_binding(connection: sa.Connection, port_id: str, host: str, values: M
 
 
 def delete_binding(connection: sa.Connection, port_id: str, host: str) -> None:
+    network_changes.note_left(connection, port_id, port_bindings.c.host == host)
     connection.execute(
         port_bindings.delete().where(port_bindings.c.port_id == port_id, port_bindings.c.host == host)
     )
@@ -253,3 +257,4 @@ def add_automatic_addresses(connection: sa.Connection, subnet: Mapping[str, Any]
         wish = addresses.Wish(subnet, addresses.eui64(subnet["cidr"], mac))
         # behind the addresses that the port has
         addresses.take(connection, [wish], port_id, subnet["network_id"], addresses.MAX_FIXED_IPS)
+        network_changes.note(ports=[port_id], addressed=[port_id])

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from oslo_db import exception as db_exc
 
 from db import network_base as base
+from db import network_changes
 from db.network_base import TABLES
 from db.network_errors import bad_request, conflict, not_found
 from db.routing import INTERFACE, floating_ips, interfaces, ip_allocations, routers
@@ -82,6 +83,7 @@ def check_no_overlap(
 
 def attach(connection: sa.Connection, router_id: str, subnet_id: str, port_id: str) -> None:
     """:raises BadRequest: another request put the subnet at this router meanwhile."""
+    network_changes.note(routers=[router_id])
     try:
         with connection.begin_nested():
             connection.execute(

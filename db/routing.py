@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from db import network_changes
 from db.network_base import TABLES
 from db.network_errors import conflict
 from db.types import now
@@ -61,6 +62,7 @@ def check_device_change(connection: sa.Connection, port: Mapping[str, Any], new:
 
 
 def _loosen(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> None:
+    network_changes.note_floating_ips(connection, condition)
     connection.execute(
         floating_ips.update()
         .where(condition)
@@ -75,10 +77,16 @@ def _loosen(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> Non
     )
 
 
+def _end_forwardings(connection: sa.Connection, *where: sa.ColumnElement[bool]) -> None:
+    holders = sa.select(port_forwardings.c.floatingip_id).where(*where)
+    network_changes.note_floating_ips(connection, floating_ips.c.id.in_(holders))
+    connection.execute(port_forwardings.delete().where(*where))
+
+
 def release_port(connection: sa.Connection, port_id: str) -> None:
     """A port goes: floating IPs leave it, what is forwarded to it ends."""
     _loosen(connection, floating_ips.c.port_id == port_id)
-    connection.execute(port_forwardings.delete().where(port_forwardings.c.internal_port_id == port_id))
+    _end_forwardings(connection, port_forwardings.c.internal_port_id == port_id)
 
 
 def addresses_changed(connection: sa.Connection, port: Mapping[str, Any]) -> None:
@@ -88,11 +96,10 @@ def addresses_changed(connection: sa.Connection, port: Mapping[str, Any]) -> Non
         connection,
         sa.and_(floating_ips.c.port_id == port["id"], floating_ips.c.fixed_ip_address.not_in(mine)),
     )
-    connection.execute(
-        port_forwardings.delete().where(
-            port_forwardings.c.internal_port_id == port["id"],
-            port_forwardings.c.internal_ip_address.not_in(mine),
-        )
+    _end_forwardings(
+        connection,
+        port_forwardings.c.internal_port_id == port["id"],
+        port_forwardings.c.internal_ip_address.not_in(mine),
     )
     if port["device_owner"] != INTERFACE:
         return

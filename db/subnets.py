@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from oslo_db import exception as db_exc
 
 from db import network_base as base
+from db import network_changes
 from db import networks as db_networks
 from db.network_base import SHARED, TABLES, Viewer
 from db.network_errors import conflict, invalid_input
@@ -122,6 +123,8 @@ def delete(connection: sa.Connection, subnet: Mapping[str, Any]) -> None:
         blocking = using.where(ports.c.device_owner.not_in(db_networks.AUTO_DELETED))
     if found := list(connection.execute(blocking.limit(5)).scalars()):
         raise _in_use(subnet["id"], found)
+    holders = list(connection.execute(using).scalars())
+    network_changes.note(ports=holders, addressed=holders)
     try:
         connection.execute(ip_allocations.delete().where(ip_allocations.c.subnet_id == subnet["id"]))
         base.delete(connection, subnets, subnet["id"])

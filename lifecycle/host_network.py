@@ -266,6 +266,11 @@ class Router(_Plain):
         )
 
 
+def legs_of(router: Router) -> tuple[RouterPort, ...]:
+    """A router's interfaces, and its gateway."""
+    return router.interfaces if router.gateway is None else (*router.interfaces, router.gateway)
+
+
 def _each(kind: Any, values: Iterable[Any]) -> Any:
     return tuple(kind.from_dict(value) if isinstance(value, Mapping) else value for value in values)
 

@@ -9,8 +9,8 @@ Conductor (topic ``conductor``, the cell's transport):
                                      {"configurations", "availability_zone", "started": bool, "ports",
                                      "routers", "floating_ips": {id: status}}
 Conductors (topic ``network-changes``, fanout, the global transport):
-    network_changed(changed)         said by the Network API after a commit; each conductor finds out
-                                     which of its hosts it concerns and rings them
+    network_changed(changes)         said by the Network API after a commit (``NetworkChanges.to_dict()``);
+                                     each conductor finds out which of its hosts it concerns and rings them
 
 A lost doorbell costs time, never correctness: an agent asks for everything when it
 starts and every ``[network_agent] resync_interval_s``.
@@ -23,6 +23,7 @@ from typing import Any
 from core.context import admin_context
 from core.messaging import Messaging
 from lifecycle.host_network import Changed, HostNetwork
+from lifecycle.network_changes import NetworkChanges
 from lifecycle.rpc import CONDUCTOR_TOPIC
 
 NETWORK_AGENT_TOPIC = "network"
@@ -40,10 +41,10 @@ class NetworkConductorClient:
         answer = self._client.call(admin_context(), "network_state", host=host, changed=changed.to_dict())
         return HostNetwork.from_dict(answer)
 
-    def report(self, host: str, report: dict[str, Any]) -> dict[str, Any]:
-        answer: dict[str, Any] = self._client.call(
-            admin_context(), "network_report", host=host, report=report
-        )
+    def report(self, host: str, report: dict[str, Any], timeout_s: float | None = None) -> dict[str, Any]:
+        """``timeout_s``: shorter than usual, for a report that may go unheard."""
+        client = self._client.prepare(timeout=timeout_s) if timeout_s is not None else self._client
+        answer: dict[str, Any] = client.call(admin_context(), "network_report", host=host, report=report)
         return answer
 
 
@@ -64,10 +65,10 @@ class NetworkAgentClient:
 
 
 class NetworkChangesClient:
-    """The Network API's: tells all conductors what a commit has changed."""
+    """The Network API's and conductors': tells all conductors what a commit has changed."""
 
     def __init__(self, messaging: Messaging) -> None:
         self._client = messaging.client(NETWORK_CHANGES_TOPIC)
 
-    def changed(self, changed: Changed) -> None:
-        self._client.prepare(fanout=True).cast(admin_context(), "network_changed", changed=changed.to_dict())
+    def changed(self, changes: NetworkChanges) -> None:
+        self._client.prepare(fanout=True).cast(admin_context(), "network_changed", changes=changes.to_dict())

@@ -143,8 +143,12 @@ class Api:
             self._validators.check(schema, body)
         response = webob.Response(status=operation.status)
         call = Call(request, response, context, version, operation, params, query, body, self.services)
+        return self._render(call, self.run(operation, call))
+
+    def run(self, operation: Operation, call: Call) -> Any:
+        """The handler's answer; an API that has to do something around all of its calls does it here."""
         assert operation.handler is not None
-        return self._render(call, operation.handler(call))
+        return operation.handler(call)
 
     def _body(self, request: webob.Request, candidates: list[Operation]) -> Any:
         """The parsed JSON, or None where the operation has no body."""

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from oslo_config import cfg
 
 from api.common import auth
 from api.common.app import Api, make_wsgi
+from api.common.operations import Call, Operation
 from api.common.server import ApiRole
 from api.network.common import PREFIX, neutron_format
 from api.network.controllers import all_controllers
 from api.network.services import GROUP, NetworkServices
+from db import network_changes
+
+
+class NetworkApi(Api):
+    """After each call that may have written, who has to know is told."""
+
+    def run(self, operation: Operation, call: Call) -> Any:
+        if operation.method == "GET":
+            return super().run(operation, call)
+        with network_changes.collecting() as changes:
+            answer = super().run(operation, call)
+        self.services.doorbells.changed(changes)
+        return answer
 
 
 def make_api(services: NetworkServices) -> Api:
     """The operations of this API over ``services``."""
-    return Api(
+    return NetworkApi(
         "network", services, all_controllers(services), prefixes=(PREFIX,), fault_format=neutron_format
     )
 

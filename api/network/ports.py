@@ -252,6 +252,9 @@ class PortsController(ResourceController):
             addresses.reallocate(connection, row, subnets, fixed_ips, merged["mac_address"])
             db_routing.addresses_changed(connection, row)
         if any(key in values for key in ("binding_host", "vnic_type", "binding_profile")):
+            if merged["binding_host"] != row["binding_host"]:
+                # the new host's agent has plugged nothing yet
+                base.change(connection, self.model.table, row["id"], {"status": "DOWN"})
             network = base.find(connection, db_networks.MODEL, row["network_id"], base.GOD)
             self._bind(connection, row["id"], merged["binding_host"], network, merged)
 

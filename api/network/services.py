@@ -6,8 +6,9 @@ from oslo_config import cfg
 
 from api.common.server import server_opts
 from api.common.services import ApiServices
+from api.network.doorbells import Doorbells
 from api.network.policies import all_rules
-from db import network_quotas, segments
+from db import network_agents, network_quotas, segments
 from db.network_quotas import NetworkQuotas
 from db.segments import Segments
 
@@ -15,15 +16,7 @@ GROUP = "network_api"
 OPTS = [
     *server_opts(9696),
     cfg.IntOpt("max_limit", default=0, min=0, help="Most rows that one page of a list has; 0: no bound."),
-    cfg.StrOpt(
-        "base_mac",
-        default="fa:16:3e:00:00:00",
-        regex="^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$",
-        help="MAC addresses of ports begin with its first three octets, or four if the fourth is not 00.",
-    ),
-    cfg.IntOpt(
-        "agent_down_time", default=75, min=1, help="Seconds without a report after which an agent is down."
-    ),
+    *network_agents.OPTS,
     cfg.StrOpt("default_availability_zone", default="nova", help="Zone of agents that name none."),
     cfg.IntOpt("max_routes", default=30, min=1, help="Extra routes per router."),
     cfg.IntOpt("max_allowed_address_pairs", default=10, min=1, help="Allowed address pairs per port."),
@@ -41,3 +34,9 @@ class NetworkServices(ApiServices):
         super().__init__(conf, GROUP, OPTS, all_rules())
         self.quotas = NetworkQuotas(conf)
         self.segments = Segments(conf)
+        self.doorbells = Doorbells(conf, self.databases)
+
+    def close(self) -> None:
+        """Stop the threads that ring, give the database connections back."""
+        self.doorbells.close()
+        super().close()

@@ -1,0 +1,1 @@
+"""Network agents and their drivers."""

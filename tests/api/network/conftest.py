@@ -16,6 +16,7 @@ from api.network.app import make_app
 from api.network.services import NetworkServices
 from core import config
 from db.global_schema import global_metadata
+from lifecycle.network_changes import NetworkChanges
 from tests.api.client import MEMBER as MEMBER
 from tests.api.client import OTHER as OTHER
 from tests.api.client import READER as READER
@@ -76,11 +77,26 @@ class Api(Client):
         return network, self.subnet(network["id"], cidr, as_=ADMIN, enable_dhcp=False)
 
 
+class Bells:
+    """Hears what is rung instead of sending it."""
+
+    def __init__(self) -> None:
+        self.heard: list[NetworkChanges] = []
+
+    def changed(self, changes: NetworkChanges) -> None:
+        self.heard.append(changes)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
 def make_services(url: str, **overrides: Any) -> NetworkServices:
     """The tables in the database at ``url``, and the services over it."""
     make_tables(url, global_metadata)
     conf = configured(url)
     services = NetworkServices(conf)
+    services.doorbells.close()
+    services.doorbells = Bells()  # type: ignore[assignment]
     for name, value in overrides.items():
         config.override(conf, name, value)
     return services

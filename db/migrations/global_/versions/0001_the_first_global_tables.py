@@ -7,7 +7,7 @@ from alembic import op
 
 from db.types import Json, LongText, Time
 
-revision = "0001_c7c2c1f9"
+revision = "0001_6a236a42"
 down_revision = None
 branch_labels = None
 depends_on = None
@@ -399,6 +399,7 @@ def upgrade() -> None:
         sa.Column("description", sa.String(length=1024), nullable=False),
         sa.Column("configurations", Json(), nullable=False),
         sa.Column("resources_synced", sa.Boolean(), nullable=True),
+        sa.Column("cell_id", sa.Integer(), nullable=True, comment="whose conductors reach the host"),
         sa.Column("created_at", Time(), nullable=False),
         sa.Column("started_at", Time(), nullable=False),
         sa.Column("heartbeat_timestamp", Time(), nullable=False),

@@ -1,0 +1,279 @@
+"""What one host's data plane has to look like, read from the Network API's tables.
+
+``state`` answers an agent's question: everything of its host, or the things that it
+names. The number of statements doesn't depend on how many they are (for each
+kind of thing one, per 5,000 ids), and what a question costs depends on what it names,
+not on how much there is: a port among thousands is asked for alone.
+
+An agent is told about its own host only: a port that is not bound there, a network that
+is not on it, a router that lives elsewhere are not in the answer, whoever asks.
+Routers are in ``db.host_routers``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from db import host_routers
+from db import network_base as base
+from db.host_parts import addresses_of, bandwidths, rows_of, select_in
+from db.network_agents import L2_AGENT
+from db.network_base import TABLES
+from db.routing import GATEWAY, INTERFACE
+from lifecycle import host_network
+from lifecycle.host_network import Address, Bandwidth, Changed, Dhcp, HostNetwork, Network, Port, Subnet
+
+ports = TABLES["ports"]
+bindings = TABLES["port_bindings"]
+networks = TABLES["networks"]
+subnets = TABLES["subnets"]
+allocations = TABLES["ip_allocations"]
+members = TABLES["port_security_groups"]
+groups = TABLES["security_groups"]
+rules = TABLES["security_group_rules"]
+address_groups = TABLES["address_groups"]
+agents = TABLES["network_agents"]
+routers = TABLES["routers"]
+
+DHCP_OWNER = "network:dhcp"
+
+PLUGGED = sa.and_(bindings.c.vif_type == "bridge", ports.c.device_owner.not_like("network:%"))
+"""Ports that an agent makes a device for: haneul's own (DHCP, routers) live in namespaces."""
+
+
+def state(connection: sa.Connection, host: str, changed: Changed) -> HostNetwork:
+    """The desired state of ``host``, as far as ``changed`` asks."""
+    everything = changed.everything
+    found = HostNetwork()
+    port_rows = _ports(connection, host, None if everything else changed.ports)
+    found.routers = host_routers.of_host(connection, host, None if everything else changed.routers)
+    asked = set(changed.networks)
+    if everything:
+        asked = {row["network_id"] for row in port_rows}
+        asked.update(each for router in found.routers.values() for each in host_routers.networks_of(router))
+    network_rows = _on_host(connection, host, asked)
+    memberships = _memberships(connection, [row["id"] for row in port_rows])
+    addresses = addresses_of(connection, [row["id"] for row in port_rows])
+    limits = bandwidths(connection, {row["policy_id"] for row in port_rows if row["policy_id"]})
+    for row in port_rows:
+        found.ports[row["id"]] = _port(row, addresses, memberships, limits)
+    found.networks = _networks(connection, host, network_rows)
+    found.groups = _groups(
+        connection, host, {each for some in memberships.values() for each in some}, changed
+    )
+    return found
+
+
+# -- ports ------------------------------------------------------------------------
+
+
+def _ports(connection: sa.Connection, host: str, ids: Collection[str] | None) -> list[dict[str, Any]]:
+    """Ports on the host (one that is on its way here included), with their QoS policy."""
+    statement = (
+        sa.select(
+            ports,
+            # a port's own policy, else its network's
+            sa.func.coalesce(ports.c.qos_policy_id, networks.c.qos_policy_id).label("policy_id"),
+        )
+        .join(bindings, bindings.c.port_id == ports.c.id)
+        .join(networks, networks.c.id == ports.c.network_id)
+        .where(bindings.c.host == host, PLUGGED)
+    )
+    if ids is None:
+        return rows_of(connection, statement)
+    return list(select_in(connection, statement, ports.c.id, ids))
+
+
+def _memberships(connection: sa.Connection, port_ids: Collection[str]) -> dict[str, list[str]]:
+    result: dict[str, list[str]] = {}
+    statement = sa.select(members).order_by(members.c.security_group_id)
+    for row in select_in(connection, statement, members.c.port_id, port_ids):
+        result.setdefault(row["port_id"], []).append(row["security_group_id"])
+    return result
+
+
+def _port(
+    row: Mapping[str, Any],
+    addresses: Mapping[str, tuple[Address, ...]],
+    memberships: Mapping[str, list[str]],
+    limits: Mapping[str, tuple[Bandwidth, ...]],
+) -> Port:
+    return Port(
+        id=row["id"],
+        network_id=row["network_id"],
+        project_id=row["project_id"],
+        mac_address=row["mac_address"],
+        admin_state_up=row["admin_state_up"],
+        device_id=row["device_id"],
+        device_owner=row["device_owner"],
+        addresses=addresses.get(row["id"], ()),
+        port_security_enabled=row["port_security_enabled"],
+        security_group_ids=tuple(memberships.get(row["id"], ())),
+        allowed_address_pairs=tuple(
+            {**pair, "mac_address": pair["mac_address"] or row["mac_address"]}
+            for pair in row["allowed_address_pairs"]
+        ),
+        extra_dhcp_opts=tuple(row["extra_dhcp_opts"]),
+        dns_name=row["dns_name"],
+        bandwidth=limits.get(row["policy_id"] or "", ()),
+    )
+
+
+# -- networks ---------------------------------------------------------------------
+
+
+def hosts_of(connection: sa.Connection, network_ids: Collection[str]) -> dict[str, set[str]]:
+    """Where networks are: hosts with ports of theirs, and of routers that have a leg in them."""
+    result: dict[str, set[str]] = {}
+    plugged = (
+        sa.select(ports.c.network_id, bindings.c.host)
+        .join(bindings, bindings.c.port_id == ports.c.id)
+        .where(PLUGGED)
+        .distinct()
+    )
+    routed = (
+        sa.select(ports.c.network_id, routers.c.host)
+        .join(routers, routers.c.id == ports.c.device_id)
+        .where(ports.c.device_owner.in_([INTERFACE, GATEWAY]), routers.c.host != "")
+        .distinct()
+    )
+    for statement in (plugged, routed):
+        for row in select_in(connection, statement, ports.c.network_id, network_ids):
+            result.setdefault(row["network_id"], set()).add(row["host"])
+    return result
+
+
+def _on_host(connection: sa.Connection, host: str, network_ids: Collection[str]) -> dict[str, set[str]]:
+    """Of these networks those on ``host``: id → all hosts that they are on."""
+    found = hosts_of(connection, network_ids)
+    return {network_id: hosts for network_id, hosts in found.items() if host in hosts}
+
+
+def tunnel_addresses(connection: sa.Connection, hosts: Collection[str]) -> dict[str, str]:
+    """host → the address under which its tunnels are reached, for hosts that have told one."""
+    statement = sa.select(agents.c.host, agents.c.configurations).where(agents.c.agent_type == L2_AGENT)
+    found = select_in(connection, statement, agents.c.host, hosts)
+    pairs = ((row["host"], row["configurations"].get("tunneling_ip")) for row in found)
+    return {host: address for host, address in pairs if address}
+
+
+def _networks(connection: sa.Connection, host: str, on_host: Mapping[str, set[str]]) -> dict[str, Network]:
+    mine: dict[str, list[Subnet]] = {network_id: [] for network_id in on_host}
+    in_order = sa.select(subnets).order_by(subnets.c.created_at, subnets.c.id)
+    for row in select_in(connection, in_order, subnets.c.network_id, on_host):
+        mine[row["network_id"]].append(Subnet.from_dict({**row, "host_routes": tuple(row["host_routes"])}))
+    dhcp = _dhcp(connection, on_host)
+    tunnels = tunnel_addresses(connection, set().union(*on_host.values()) - {host})
+    result = {}
+    for row in select_in(connection, sa.select(networks), networks.c.id, on_host):
+        peers = (tunnels[other] for other in on_host[row["id"]] if other in tunnels)
+        result[row["id"]] = Network(
+            id=row["id"],
+            project_id=row["project_id"],
+            admin_state_up=row["admin_state_up"],
+            mtu=row["mtu"],
+            network_type=row["network_type"],
+            physical_network=row["physical_network"],
+            segmentation_id=row["segmentation_id"],
+            dns_domain=row["dns_domain"],
+            external=row["external"],
+            subnets=tuple(mine[row["id"]]),
+            dhcp=dhcp.get(row["id"]),
+            peers=tuple(sorted(peers)) if row["network_type"] == "vxlan" else (),
+        )
+    return result
+
+
+def _dhcp(connection: sa.Connection, network_ids: Collection[str]) -> dict[str, Dhcp]:
+    statement = sa.select(ports.c.id, ports.c.network_id, ports.c.mac_address).where(
+        ports.c.device_owner == DHCP_OWNER
+    )
+    rows = list(select_in(connection, statement, ports.c.network_id, network_ids))
+    addresses = addresses_of(connection, [row["id"] for row in rows])
+    return {
+        row["network_id"]: Dhcp(row["id"], row["mac_address"], addresses[row["id"]])
+        for row in rows
+        if row["id"] in addresses
+    }
+
+
+# -- security groups ----------------------------------------------------------------
+
+
+def _groups(
+    connection: sa.Connection, host: str, of_ports: Collection[str], changed: Changed
+) -> dict[str, host_network.SecurityGroup]:
+    """The groups that are asked for; everything: those of the ports here, and those that their rules name."""
+    asked = set(of_ports) if changed.everything else set(changed.groups)
+    rule_rows = _rules(connection, asked)
+    if changed.everything:
+        remote = {row["remote_group_id"] for row in rule_rows if row["remote_group_id"]}
+        named = remote
+        rule_rows += _rules(connection, remote - asked)
+        asked |= remote
+    else:
+        named = _named_here(connection, host, asked)
+    lists = {row["remote_address_group_id"] for row in rule_rows if row["remote_address_group_id"]}
+    resolved = {
+        row["id"]: tuple(row["addresses"])
+        for row in select_in(connection, sa.select(address_groups), address_groups.c.id, lists)
+    }
+    by_group: dict[str, list[host_network.Rule]] = {}
+    for row in rule_rows:
+        rule = host_network.Rule.from_dict(
+            {**row, "remote_addresses": resolved.get(row["remote_address_group_id"], ())}
+        )
+        by_group.setdefault(row["security_group_id"], []).append(rule)
+    who = _members(connection, named)
+    return {
+        row["id"]: host_network.SecurityGroup(
+            id=row["id"],
+            stateful=row["stateful"],
+            rules=tuple(by_group.get(row["id"], ())),
+            members=tuple(sorted(who.get(row["id"], ()))),
+        )
+        for row in select_in(connection, sa.select(groups), groups.c.id, asked)
+    }
+
+
+def _rules(connection: sa.Connection, group_ids: Collection[str]) -> list[dict[str, Any]]:
+    statement = sa.select(rules).order_by(rules.c.created_at, rules.c.id)
+    return list(select_in(connection, statement, rules.c.security_group_id, group_ids))
+
+
+def naming_here(group_id: sa.ColumnElement[Any], host: sa.ColumnElement[Any] | str) -> base.Condition:
+    """Does a port on ``host`` have a group with a rule that names this one as remote?"""
+    return sa.exists().where(
+        rules.c.remote_group_id == group_id,
+        members.c.security_group_id == rules.c.security_group_id,
+        bindings.c.port_id == members.c.port_id,
+        bindings.c.host == host,
+    )
+
+
+def _named_here(connection: sa.Connection, host: str, group_ids: Collection[str]) -> set[str]:
+    statement = sa.select(groups.c.id).where(naming_here(groups.c.id, host))
+    return {row["id"] for row in select_in(connection, statement, groups.c.id, group_ids)}
+
+
+def _members(connection: sa.Connection, group_ids: Collection[str]) -> dict[str, set[str]]:
+    """Addresses of groups' ports, and those that the ports may use besides."""
+    result: dict[str, set[str]] = {}
+    own = sa.select(members.c.security_group_id, allocations.c.ip_address).join(
+        allocations, allocations.c.port_id == members.c.port_id
+    )
+    for row in select_in(connection, own, members.c.security_group_id, group_ids):
+        result.setdefault(row["security_group_id"], set()).add(row["ip_address"])
+    pairs = (
+        sa.select(members.c.security_group_id, ports.c.allowed_address_pairs)
+        .join(ports, ports.c.id == members.c.port_id)
+        .where(ports.c.allowed_address_pairs != [])
+    )
+    for row in select_in(connection, pairs, members.c.security_group_id, group_ids):
+        result.setdefault(row["security_group_id"], set()).update(
+            pair["ip_address"] for pair in row["allowed_address_pairs"]
+        )
+    return result

@@ -1,0 +1,78 @@
+"""Which host each router's namespace is on (global database).
+
+A router that has a leg somewhere lives on one host whose agent holds routers and reaches the
+router's external network; of those the one with the fewest routers. It moves when that
+agent is dead or no longer fits. Every write says where the router was before: of several
+conductors that place at the same time one wins, and only that one rings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from db import network_agents, network_changes
+from db.host_parts import rows_of, select_in
+from db.network_base import TABLES
+from db.routing import interfaces, routers
+
+networks = TABLES["networks"]
+
+
+def _needing(connection: sa.Connection, ids: Collection[str] | None) -> list[dict[str, Any]]:
+    """Routers with a gateway or interfaces, and which physical network each needs."""
+    has_leg = sa.exists().where(interfaces.c.router_id == routers.c.id)
+    statement = (
+        sa.select(routers.c.id, routers.c.host, networks.c.physical_network)
+        .outerjoin(networks, networks.c.id == routers.c.gateway_network_id)
+        .where(sa.or_(routers.c.gateway_network_id.is_not(None), has_leg))
+        .order_by(routers.c.id)
+    )
+    if ids is None:
+        return rows_of(connection, statement)
+    return list(select_in(connection, statement, routers.c.id, ids))
+
+
+def _reaches(agent: Mapping[str, Any], physical_network: str | None) -> bool:
+    mappings = agent["configurations"].get("interface_mappings") or {}
+    return physical_network is None or physical_network in mappings
+
+
+def place(
+    connection: sa.Connection, down_time_s: float, ids: Collection[str] | None = None
+) -> dict[str, str]:
+    """Give a host to routers (``ids``: of these only) that have none, or one that is down or unfit.
+
+    Returns {router id: new host}. What no living agent can hold stays where it is.
+    """
+    rows = _needing(connection, ids)
+    if not rows:
+        return {}
+    agents = {
+        row["host"]: row for row in network_agents.living(connection, network_agents.L3_AGENT, down_time_s)
+    }
+    counted = sa.select(routers.c.host, sa.func.count()).where(routers.c.host != "").group_by(routers.c.host)
+    load: dict[str, int] = dict(connection.execute(counted).tuples().all())
+    placed: dict[str, str] = {}
+    for row in rows:
+        fitting = [host for host, agent in agents.items() if _reaches(agent, row["physical_network"])]
+        if row["host"] in fitting or not fitting:
+            continue
+        host = min(fitting, key=lambda each: (load.get(each, 0), each))
+        if _move(connection, row["id"], row["host"], host):
+            load[host] = load.get(host, 0) + 1
+            placed[row["id"]] = host
+    return placed
+
+
+def _move(connection: sa.Connection, router_id: str, old: str, new: str) -> bool:
+    """False: somebody else has moved it meanwhile."""
+    done = connection.execute(
+        routers.update().where(routers.c.id == router_id, routers.c.host == old).values(host=new)
+    ).rowcount
+    if done:
+        network_changes.note(routers=[router_id])
+        network_changes.note_elsewhere(old, routers=[router_id])
+    return bool(done)

@@ -1,0 +1,87 @@
+"""What a commit of the Network API has changed, said so that conductors can find out whom it concerns.
+
+Ids by kind, of what can be looked up; and for what is gone or has moved away, the
+hosts where it was. Plain data, like all that travels over RPC.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from lifecycle.host_network import Changed
+
+KINDS = (
+    "networks",
+    "subnets",
+    "ports",
+    "addressed",
+    "groups",
+    "members",
+    "routers",
+    "floating_ips",
+    "qos_policies",
+    "address_groups",
+)
+
+
+def _ids() -> Any:
+    return dataclasses.field(default_factory=set)
+
+
+@dataclasses.dataclass
+class NetworkChanges:
+    """What one or several commits have changed."""
+
+    networks: set[str] = _ids()
+    """their attributes, subnets or haneul's own ports in them"""
+    subnets: set[str] = _ids()
+    ports: set[str] = _ids()
+    addressed: set[str] = _ids()
+    """ports whose addresses (or allowed address pairs) are others now"""
+    groups: set[str] = _ids()
+    """security groups with other rules"""
+    members: set[str] = _ids()
+    """security groups with other ports"""
+    routers: set[str] = _ids()
+    floating_ips: set[str] = _ids()
+    qos_policies: set[str] = _ids()
+    address_groups: set[str] = _ids()
+    hosts: dict[str, Changed] = dataclasses.field(default_factory=dict)
+    """where something was that is not there any more"""
+    servers: set[tuple[str, str, str]] = _ids()
+    """(event, server id, port id): what compute is to be told; stays in the process"""
+    shown: set[str] = _ids()
+    """ports that have other floating IPs or groups now; stays in the process"""
+    created: set[str] = _ids()
+    """ports that were made; stays in the process"""
+
+    def __bool__(self) -> bool:
+        return bool(self.hosts) or any(getattr(self, kind) for kind in KINDS)
+
+    def at(self, host: str) -> Changed:
+        """What is gone from ``host``, to be added to."""
+        return self.hosts.setdefault(host, Changed())
+
+    def add(self, other: NetworkChanges) -> None:
+        """Both together."""
+        for kind in (*KINDS, "servers", "shown", "created"):
+            getattr(self, kind).update(getattr(other, kind))
+        for host, changed in other.hosts.items():
+            self.at(host).add(changed)
+
+    def to_dict(self) -> dict[str, Any]:
+        result: dict[str, Any] = {kind: sorted(getattr(self, kind)) for kind in KINDS if getattr(self, kind)}
+        if self.hosts:
+            result["hosts"] = {host: changed.to_dict() for host, changed in self.hosts.items()}
+        return result
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> NetworkChanges:
+        made = cls()
+        for kind in KINDS:
+            getattr(made, kind).update(data.get(kind) or ())
+        for host, changed in (data.get("hosts") or {}).items():
+            made.at(host).add(Changed.from_dict(changed))
+        return made

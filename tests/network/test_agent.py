@@ -1,0 +1,170 @@
+"""Agents against a conductor: rings, resyncs, restarts, failures, and statuses that come back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lifecycle.host_network import Changed
+from tests.api.network.conftest import ADMIN
+from tests.network.plane import Plane, wait_for
+
+
+def test_a_bound_port_turns_active(plane: Plane) -> None:
+    network = plane.api.network()["id"]
+    plane.api.subnet(network)
+    port = plane.bound(network, "h1")
+    assert port["status"] == "DOWN" and port["binding:vif_type"] == "bridge"
+    plane.wait_active(port["id"])
+    held = plane.hosts["h1"].driver.ports
+    assert list(held) == [port["id"]] and held[port["id"]]["network_id"] == network
+    assert not plane.hosts["h2"].driver.ports
+    wait_for(
+        lambda: ("network-vif-plugged", port["device_id"], port["id"]) in plane.compute.events,
+        "Compute is told",
+    )
+
+
+def test_what_is_deleted_goes(plane: Plane) -> None:
+    network = plane.api.network()["id"]
+    plane.api.subnet(network)
+    port = plane.bound(network, "h1")
+    plane.wait_active(port["id"])
+    plane.api.delete(f"/ports/{port['id']}")
+    agent = plane.hosts["h1"].agent
+    wait_for(lambda: not plane.hosts["h1"].driver.ports, "port unplugged")
+    wait_for(lambda: not agent.state.networks and not agent.state.groups, "nothing is kept for it")
+    event = ("network-vif-deleted", port["device_id"], port["id"])
+    wait_for(lambda: event in plane.compute.events, "Compute is told")
+
+
+def test_the_hosts_of_a_network_know_one_another(plane: Plane) -> None:
+    network = plane.api.network()["id"]
+    first = plane.bound(network, "h1")
+    plane.wait_active(first["id"])
+    assert plane.hosts["h1"].agent.state.networks[network].peers == ()
+    second = plane.bound(network, "h2")
+    addresses = {name: host.driver.configurations()["tunneling_ip"] for name, host in plane.hosts.items()}
+
+    def peers(host: str) -> Any:
+        found = plane.hosts[host].agent.state.networks.get(network)
+        return found and found.peers
+
+    wait_for(lambda: peers("h1") == (addresses["h2"],), "h1 floods to h2")
+    wait_for(lambda: peers("h2") == (addresses["h1"],), "h2 floods to h1")
+    plane.api.delete(f"/ports/{second['id']}")
+    wait_for(lambda: peers("h1") == (), "h1 floods to nobody")
+    wait_for(lambda: peers("h2") is None, "the network has left h2")
+
+
+def test_a_port_that_moves(plane: Plane) -> None:
+    network = plane.api.network()["id"]
+    port = plane.bound(network, "h1")
+    plane.wait_active(port["id"])
+    path = f"/ports/{port['id']}"
+    moved = plane.api.put(path, {"port": {"binding:host_id": "h2"}}, as_=ADMIN)["port"]
+    assert moved["status"] == "DOWN"
+    wait_for(lambda: port["id"] in plane.hosts["h2"].driver.ports, "plugged on h2")
+    wait_for(lambda: port["id"] not in plane.hosts["h1"].driver.ports, "unplugged on h1")
+    plane.wait_active(port["id"])
+
+
+def test_groups_and_their_members_reach_the_hosts(plane: Plane) -> None:
+    network = plane.api.network()["id"]
+    plane.api.subnet(network)
+    first = plane.bound(network, "h1")
+    (group,) = first["security_groups"]
+    second = plane.bound(network, "h2")
+
+    def members(host: str) -> set[str]:
+        found = plane.hosts[host].agent.state.groups.get(group)
+        return set(found.members) if found else set()
+
+    both = {port["fixed_ips"][0]["ip_address"] for port in (first, second)}
+    for host in ("h1", "h2"):  # the default group lets its members in
+        wait_for(lambda host=host: members(host) == both, f"{host} knows both members")
+    rule = {"security_group_id": group, "direction": "ingress", "protocol": "tcp", "port_range_min": 22}
+    plane.api.post("/security-group-rules", {"security_group_rule": {**rule, "port_range_max": 22}})
+    for host in ("h1", "h2"):
+        wait_for(
+            lambda host=host: any(
+                each.port_range_min == 22 for each in plane.hosts[host].agent.state.groups[group].rules
+            ),
+            f"{host} has the rule",
+        )
+    plane.api.put(f"/ports/{second['id']}", {"port": {"security_groups": []}})
+    wait_for(lambda: members("h1") == {first["fixed_ips"][0]["ip_address"]}, "one member is left")
+    wait_for(lambda: group not in plane.hosts["h2"].agent.state.groups, "h2 has forgotten the group")
+
+
+def test_members_of_a_group_that_is_named_later(plane: Plane) -> None:
+    """The group was known before, without members, as no rule named it."""
+    network = plane.api.network()["id"]
+    plane.api.subnet(network)
+
+    def group(name: str) -> str:
+        made = plane.api.post("/security-groups", {"security_group": {"name": name}})
+        return str(made["security_group"]["id"])
+
+    web, clients = group("web"), group("clients")
+    server = plane.bound(network, "h1", security_groups=[web])
+    client = plane.bound(network, "h1", security_groups=[clients])
+    plane.wait_active(server["id"], client["id"])
+    state = plane.hosts["h1"].agent.state
+    assert state.groups[clients].members == ()
+    rule = {"security_group_id": web, "direction": "ingress", "remote_group_id": clients}
+    plane.api.post("/security-group-rules", {"security_group_rule": rule})
+    expected = (client["fixed_ips"][0]["ip_address"],)
+    wait_for(lambda: state.groups[clients].members == expected, "its members are known")
+
+
+def test_lost_rings_are_found_by_the_next_look_at_everything(plane: Plane, monkeypatch: Any) -> None:
+    network = plane.api.network()["id"]
+    host = plane.hosts["h1"]
+    monkeypatch.setattr(plane.services.doorbells, "changed", lambda changes: None)
+    port = plane.bound(network, "h1")
+    host.agent.ring(Changed())  # a ring that names nothing is no look at everything
+    assert port["id"] not in host.agent.state.ports
+    host.agent._resync_at = 0
+    host.agent._work.ring()
+    plane.wait_active(port["id"])
+
+
+def test_an_agent_that_was_away(plane: Plane) -> None:
+    network = plane.api.network()["id"]
+    kept, gone = plane.bound(network, "h1"), plane.bound(network, "h1")
+    plane.wait_active(kept["id"], gone["id"])
+    host = plane.hosts["h1"]
+    host.stop()
+    plane.api.delete(f"/ports/{gone['id']}")
+    new = plane.bound(network, "h1")
+    host.start()
+    plane.wait_active(new["id"])
+    assert set(host.driver.ports) == {kept["id"], new["id"]}
+
+
+def test_without_a_conductor_it_goes_on_later(plane: Plane) -> None:
+    network = plane.api.network()["id"]
+    plane.conductors.pop().stop()
+    port = plane.bound(network, "h1")
+    from tests.network.plane import Conductor
+
+    plane.conductors.append(Conductor(plane))
+    plane.hosts["h1"].agent.ring(Changed(ports={port["id"]}))
+    plane.wait_active(port["id"])
+
+
+def test_what_fails_is_tried_again(plane: Plane) -> None:
+    host = plane.hosts["h1"]
+    host.driver._failures._nths["ports"] = {1}
+    network = plane.api.network()["id"]
+    port = plane.bound(network, "h1")
+    wait_for(lambda: plane.port(port["id"])["status"] == "ERROR", "its failure is shown")
+    plane.wait_active(port["id"])
+
+
+def test_trace(plane: Plane) -> None:
+    network = plane.api.network()["id"]
+    port = plane.bound(network, "h1")
+    plane.wait_active(port["id"])
+    hops = plane.hosts["h1"].agent.trace(port["id"])
+    assert [hop["hop"] for hop in hops][:2] == ["tap", "bridge"] and all(hop["ok"] for hop in hops)
