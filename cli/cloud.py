@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -27,10 +28,14 @@ def connect(state: StateFolder, cloud: str = settings.CLOUD) -> Any:
     return openstack.connection.Connection(config=config.get_one(cloud=cloud))
 
 
-def answers(url: str) -> bool:
-    """Whether a service answers there with anything but a server error."""
+def answers(url: str, cafile: str | None = None) -> bool:
+    """Whether a service answers there with anything but a server error.
+
+    ``cafile``: what its certificate is checked with, for https.
+    """
+    context = ssl.create_default_context(cafile=cafile) if url.startswith("https:") else None
     try:
-        with urllib.request.urlopen(url, timeout=5):
+        with urllib.request.urlopen(url, timeout=5, context=context):
             return True
     except urllib.error.HTTPError as error:
         return error.code < 500
@@ -38,7 +43,9 @@ def answers(url: str) -> bool:
         return False
 
 
-def wait_for_answers(urls: dict[str, str], check: Callable[[], None], timeout_s: float = 240) -> None:
+def wait_for_answers(
+    urls: dict[str, str], check: Callable[[], None], timeout_s: float = 240, cafile: str | None = None
+) -> None:
     """Until every URL answers; ``check`` is called meanwhile and may raise.
 
     :raises Unavailable: the time is over; names what does not answer.
@@ -46,7 +53,7 @@ def wait_for_answers(urls: dict[str, str], check: Callable[[], None], timeout_s:
     deadline = time.monotonic() + timeout_s
     waiting = dict(urls)
     while waiting:
-        waiting = {name: url for name, url in waiting.items() if not answers(url)}
+        waiting = {name: url for name, url in waiting.items() if not answers(url, cafile)}
         if not waiting:
             return
         check()

@@ -91,7 +91,7 @@ def services(state: StateFolder) -> Iterator[Finding]:
     addresses = settings.Addresses(state)
     urls = {kind: addresses.url(group, path) for _n, kind, group, path, _t in settings.CATALOG}
     for name, url in {"identity": addresses.auth_url, **urls}.items():
-        fine = cloud.answers(url)
+        fine = cloud.answers(url, addresses.cafile)
         yield fine, f"API {name}", f"{url} {'answers' if fine else 'does not answer'}"
 
 

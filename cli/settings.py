@@ -172,7 +172,13 @@ class Addresses:
         return host if host != "0.0.0.0" else socket.gethostname()
 
     def url(self, group: str, path: str = "") -> str:
-        return f"http://{self.host}:{self.value(group, 'port', str(PORTS[group]))}{path}"
+        scheme = "https" if self.value(group, "ssl_certificate") else "http"
+        return f"{scheme}://{self.host}:{self.value(group, 'port', str(PORTS[group]))}{path}"
+
+    @property
+    def cafile(self) -> str | None:
+        """What the certificates of the cloud's own services are checked with; None: the machine's."""
+        return self.value("service_credentials", "cafile") or None
 
     @property
     def auth_url(self) -> str:
@@ -218,6 +224,7 @@ def write_plan(state: StateFolder, addresses: Addresses) -> None:
 def environment(state: StateFolder, addresses: Addresses, user: str = "admin") -> dict[str, str]:
     """The OS_… variables of admin or demo."""
     return {
+        **({"OS_CACERT": addresses.cafile} if addresses.cafile else {}),
         "OS_CLIENT_CONFIG_FILE": str(state / "clouds.yaml"),
         "OS_AUTH_URL": addresses.auth_url,
         "OS_IDENTITY_API_VERSION": "3",
@@ -243,6 +250,8 @@ def write_client_files(state: StateFolder, addresses: Addresses) -> None:
             "project_domain_id": "default",
         }
         clouds[cloud] = {"auth": auth, "region_name": REGION, "identity_api_version": "3"}
+        if addresses.cafile:
+            clouds[cloud]["cacert"] = addresses.cafile
     text = "# Written by 'haneul up'.\n" + yaml.safe_dump({"clouds": clouds}, sort_keys=False)
     write_file(state / "clouds.yaml", text, 0o600)
     exports = [f"export {name}='{value}'" for name, value in environment(state, addresses).items()]

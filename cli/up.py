@@ -225,7 +225,9 @@ class Bringing:
     def wait_for_apis(self) -> None:
         with self.progress.step("APIs answer") as say:
             urls = {kind: self.addresses.url(group, path) for _n, kind, group, path, _t in settings.CATALOG}
-            cloud.wait_for_answers({"identity": self.addresses.auth_url, **urls}, self.check_daemon)
+            cloud.wait_for_answers(
+                {"identity": self.addresses.auth_url, **urls}, self.check_daemon, cafile=self.addresses.cafile
+            )
             say(", ".join(urls.values()))
 
     def report_roles(self) -> None:

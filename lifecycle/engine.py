@@ -23,7 +23,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from core import metrics
+from core import logs, metrics
 from core.errors import HaneulError
 from lifecycle.steps import Action, Cancelled, Fenced, Run, Step
 
@@ -88,6 +88,21 @@ class Engine:
         ``error``: why an earlier attempt was on its way back; go on undoing (an
         action that only goes forward has no way back, and tries again).
         """
+        clock = time.monotonic()
+        with logs.on_behalf_of(run.context):
+            ending = self._execute(action, run, journal, error)
+            LOG.info(
+                "%s of %s: %s after %.2f s (intent %s, attempt %d)",
+                run.kind,
+                run.resource_id,
+                ending,
+                time.monotonic() - clock,
+                run.intent_id,
+                run.attempt,
+            )
+        return ending
+
+    def _execute(self, action: Action, run: Run, journal: Journal, error: dict[str, Any] | None) -> str:
         events: list[dict[str, Any]] = []
         try:
             journal.begin(run)

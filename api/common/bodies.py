@@ -8,9 +8,12 @@ rest that is too long ends the connection instead.
 
 from __future__ import annotations
 
+import ssl
 from typing import Any, Protocol
 
 from cheroot import server, wsgi
+
+from api.common import tls
 
 PIECE = 1 << 16
 MAX_DRAINED = 256 << 20
@@ -114,6 +117,15 @@ class Request(server.HTTPRequest):
 
 
 class Connection(server.HTTPConnection):
-    """Makes our requests."""
+    """Makes our requests; over TLS it shakes hands first."""
 
     RequestHandlerClass = Request
+    _greeted = False
+
+    def communicate(self) -> bool:
+        if not self._greeted and isinstance(self.socket, ssl.SSLSocket):
+            if not tls.shake_hands(self.socket, self.server.timeout):
+                return False
+            self._greeted = True
+        again: bool = super().communicate()
+        return again

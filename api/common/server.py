@@ -12,10 +12,9 @@ import threading
 from collections.abc import Callable
 
 from cheroot import wsgi
-from cheroot.ssl.builtin import BuiltinSSLAdapter
 from oslo_config import cfg
 
-from api.common import bodies
+from api.common import bodies, tls
 from api.common.auth import WsgiApp
 from core.errors import Unavailable
 from lifecycle.roles import Role
@@ -30,8 +29,8 @@ def server_opts(port: int) -> list[cfg.Opt]:
         cfg.PortOpt("port", default=port, help="Port to listen on."),
         cfg.IntOpt("threads", default=16, min=1, max=512, help="Threads that answer requests."),
         cfg.IntOpt("workers", default=1, min=1, max=128, help="Processes that share the port."),
-        cfg.StrOpt("ssl_certificate", help="Certificate file: serve TLS."),
-        cfg.StrOpt("ssl_key", secret=True, help="The certificate's key file."),
+        cfg.StrOpt("ssl_certificate", help="Certificate file, with the chain behind it: serve TLS."),
+        cfg.StrOpt("ssl_key", help="The certificate's key file (default: it stands in the same file)."),
     ]
 
 
@@ -65,7 +64,7 @@ class ApiRole(Role):
         self._server.gateway = bodies.Gateway
         self._server.ConnectionClass = bodies.Connection
         if options.ssl_certificate:
-            self._server.ssl_adapter = BuiltinSSLAdapter(options.ssl_certificate, options.ssl_key)
+            self._server.ssl_adapter = tls.Adapter(options.ssl_certificate, options.ssl_key)
         try:
             self._server.prepare()
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -83,6 +84,7 @@ def deployment(
     text = state.config_file.read_text().replace("local:///", vhost)
     text = re.sub(r"(?m)^connection = .*", f"connection = {urls[0]}", text)
     text = re.sub(r"(?m)^cell_connection = .*", f"cell_connection = {urls[1]}", text)
+    text = text.replace("[DEFAULT]", "[DEFAULT]\nuse_json = true")
     text = re.sub(r"(?s)\[metrics\].*?(?=\n\[|\Z)", "", text)  # six processes, one port
     state.config_file.write_text(text)
     addresses = settings.Addresses(state)
@@ -129,6 +131,18 @@ def admin(deployment: Deployment) -> Any:
     return connection
 
 
+def who_logged(deployment: Deployment, request_id: str) -> set[str]:
+    """The roles in whose logs a request stands; each line of each log is an event in JSON."""
+    found = set()
+    for role in set(deployment.running) - {"identity"}:  # Keystone has a configuration of its own
+        for line in (deployment.state / "log" / f"{role}.log").read_text().splitlines():
+            event = json.loads(line)
+            assert event["message"]
+            if event["context"].get("request_id") == request_id:
+                found.add(role)
+    return found
+
+
 @pytest.mark.stack
 @pytest.mark.mariadb
 @pytest.mark.rabbitmq
@@ -143,6 +157,8 @@ def test_roles_in_processes_of_their_own_boot_a_server(
     server = seeds.ensure_first_server(admin)
     server = cloud.wait_for_server(admin, server.id)
     assert server.compute_host == "sim0001"
+    (created,) = admin.compute.server_actions(server)
+    assert who_logged(deployment, created.request_id) >= {"api-compute", "compute"}
     admin.compute.delete_server(server)
     admin.compute.wait_for_delete(server)
 
