@@ -17,7 +17,7 @@ examples:
 """
 CREATE_EXAMPLES = """\
 examples:
-  haneul cell create cell2 --database mysql+pymysql://haneul:SECRET@db2/haneul_cell2 \\
+  haneul cell create cell2 --database mysql://haneul:SECRET@db2/haneul_cell2 \\
       --transport rabbit://haneul:SECRET@mq2/
 """
 EXAMPLES = LIST_EXAMPLES + CREATE_EXAMPLES.removeprefix("examples:\n")

@@ -10,7 +10,8 @@ from tests.crash.agents import AgentProcess
 from tests.crash.invariants import assert_nothing_lost, settle
 from tests.stack.cloud import Cloud, wait_for
 
-FORBIDDEN = ["sqlalchemy", "alembic", "oslo_db", "pymysql", "psycopg", "sqlite3", "db", "conductor"]
+FORBIDDEN = ["sqlalchemy", "alembic", "oslo_db", "pymysql", "MySQLdb", "psycopg"]
+FORBIDDEN += ["sqlite3", "db", "conductor"]
 
 
 @pytest.mark.rabbitmq

@@ -91,7 +91,7 @@ def _environment(pid: int) -> str:
 
 class MariaDB(Server):
     def url(self, database: str = "") -> str:
-        return f"mysql+pymysql://{self.user}:{self.password}@{HOST}:{self.port}/{database}?charset=utf8mb4"
+        return f"mysql://{self.user}:{self.password}@{HOST}:{self.port}/{database}?charset=utf8mb4"
 
     def _execute(self, statement: str) -> None:
         import pymysql

@@ -8,11 +8,12 @@ import kombu
 import pytest
 import sqlalchemy as sa
 
+from db.sessions import make_engine
 from tests.lab import fixtures, processes, servers
 
 
 def test_a_database_is_empty_and_takes_tables(database_url: str) -> None:
-    engine = sa.create_engine(database_url)
+    engine = make_engine(database_url)
     assert sa.inspect(engine).get_table_names() == []
     with engine.begin() as connection:
         connection.execute(sa.text("CREATE TABLE things (id INTEGER PRIMARY KEY)"))
@@ -23,7 +24,7 @@ def test_a_database_is_empty_and_takes_tables(database_url: str) -> None:
 
 
 def test_two_databases_are_apart(two_database_urls: list[str]) -> None:
-    first, second = (sa.create_engine(url) for url in two_database_urls)
+    first, second = (make_engine(url) for url in two_database_urls)
     with first.begin() as connection:
         connection.execute(sa.text("CREATE TABLE things (id INTEGER PRIMARY KEY)"))
     assert sa.inspect(second).get_table_names() == []
