@@ -18,6 +18,7 @@ from typing import Any
 import oslo_messaging
 from oslo_config import cfg
 
+from compute import ports
 from compute.actions.servers import ACTIONS
 from compute.drivers.base import ComputeDriver, GuestImage, PowerState
 from compute.reports import Reporter, ReportingJournal
@@ -48,7 +49,7 @@ OPTS = [
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
-    return [(GROUP, OPTS)]
+    return [(GROUP, OPTS), *ports.list_opts()]
 
 
 class Worker:
@@ -58,6 +59,7 @@ class Worker:
         self._conf = conf
         self.host = host
         self.driver = driver
+        self.ports = ports.Ports(conf, host)
         self.shutdown_timeout_s = conf.compute.shutdown_timeout_s
         self.memory_mib = 0
         self._images: Any = None
@@ -283,6 +285,10 @@ class Endpoint:
     @oslo_messaging.rpc.expose
     def cancel(self, context: RequestContext, intent_ids: list[str]) -> None:
         self._agent.cancel(intent_ids)
+
+    @oslo_messaging.rpc.expose
+    def external_events(self, context: RequestContext, events: list[dict[str, Any]]) -> None:
+        self._agent.worker.ports.plugging.hear(events)
 
     @oslo_messaging.rpc.expose
     def console_output(self, context: RequestContext, server_id: str, max_bytes: int) -> str:

@@ -67,8 +67,8 @@ class Reporter:
             if self._ended:  # nobody sends any more; the next process takes the intent up
                 return "refused"
             self._pending.append(_Item(report, future))
-            if wait:
-                self._condition.notify_all()
+            # also of what can wait: the thread may sleep until it hears of something
+            self._condition.notify_all()
         return future.result() if future is not None else "ok"
 
     def _urgent(self) -> bool:

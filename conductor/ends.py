@@ -11,6 +11,7 @@ from core.context import admin_context
 from db import global_schema
 from db import intents as db_intents
 from db.cell_schema import server_tags, servers
+from lifecycle import server_ports
 from lifecycle.states import SERVER, IntentState, VmState
 
 Row = dict[str, Any]
@@ -54,12 +55,13 @@ def end_server(
         if done:
             values.update(launched_at=moment, progress=0, fault=None)
             values["launched_on"] = row["target"]
+            values["network_info"] = outcome.get("network_info") or []
         else:
             values.update(host=None, node=None)
     if done and vm_state == VmState.DELETED:
         tags = global_schema.server_tags if table is global_schema.servers else server_tags
         connection.execute(sa.delete(tags).where(tags.c.server_id == row["resource_id"]))
-        values.update(deleted=1, terminated_at=moment, task_state=None)
+        values.update(deleted=1, terminated_at=moment, task_state=None, network_info=[])
     connection.execute(
         sa.update(table)
         .where(table.c.id == row["resource_id"])
@@ -95,6 +97,15 @@ def message_of(row: Row) -> Row:
     }
 
 
+def ports_argument(row: Row) -> Row:
+    """{"ports": {"kept": […]}}: what an intent says of its server's ports; {} if it has none."""
+    arguments = row["arguments"]
+    if row["kind"] == "server.create":
+        requests = arguments.get("networks") or []
+        return {"ports": {"kept": server_ports.kept_ports(requests, ())}} if requests else {}
+    return {"ports": arguments["ports"]} if arguments.get("ports") else {}
+
+
 def cleanup_of(row: Row) -> Row:
     """An intent that removes what a host still has of a server, once the host can."""
     return db_intents.row(
@@ -102,7 +113,7 @@ def cleanup_of(row: Row) -> Row:
         "server",
         row["resource_id"],
         admin_context(row["request_id"]),
-        {},
+        ports_argument(row),
         target=row["target"],
         exclusive=False,
         project_id=row["project_id"],

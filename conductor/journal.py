@@ -299,7 +299,10 @@ class Journal:
         )
         if done.rowcount != 1:
             return False
-        if type_ == "retry" and values["state"] != IntentState.WAITING.value and report["error"].get("stuck"):
+        stuck = (
+            type_ == "retry" and values["state"] != IntentState.WAITING.value and report["error"].get("stuck")
+        )
+        if stuck and row["kind"] == "server.create":
             # the undo never worked: the server does not wait for it any longer, the host does
             connection.execute(sa.insert(intents), [cleanup_of(row)])
         if values.get("state") in _FINISHED:

@@ -17,6 +17,7 @@ from oslo_config import cfg
 from conductor import hosts, networks
 from conductor.ends import cleanup_of, message_of
 from conductor.journal import Journal
+from conductor.ports import HostlessPorts
 from conductor.sweeper import Sweeper
 from core import config
 from core.context import RequestContext
@@ -86,6 +87,7 @@ class ConductorRole(Role):
         self.hosts = hosts.Hosts(conf, self.databases, self.cell)
         self.agents = AgentClient(self._messaging)
         self._scheduler = SchedulerClient(self._global_messaging)
+        self._ports = HostlessPorts(conf, self.ring)
         self._sweeper = Sweeper(conf, self)
         self._rung: set[str] = set()
         self._rung_lock = threading.Lock()
@@ -114,6 +116,7 @@ class ConductorRole(Role):
         self.networks.stop()
         self._dispatcher.stop()
         self._sweep.stop()
+        self._ports.close()
         self._messaging.close()
         self.databases.dispose()
 
@@ -140,13 +143,18 @@ class ConductorRole(Role):
         sendable = []
         for row in rows:
             if row["kind"] == "server.delete" and (row["target"] is None or row["target"] in dead):
-                self.journal.delete_without_host(row, cleanup_of(row) if row["target"] else None)
+                self.delete_without_host(row)
             elif row["target"] is None:
                 error = {"step": None, "code": "haneul.no_host", "message": "the server is on no host"}
                 self.journal.fail(row, error)
             elif row["target"] not in dead:
                 sendable.append(row)
         self.send(self.journal.grant(self.journal.settled(sendable)))
+
+    def delete_without_host(self, row: dict[str, Any]) -> None:
+        """Carry out a deletion whose server has no host, or a dead one, once its ports are let go."""
+        if self._ports.gone(row):
+            self.journal.delete_without_host(row, cleanup_of(row) if row["target"] else None)
 
     def missed(self, host: str, held: Mapping[str, int]) -> list[dict[str, Any]]:
         """Intents that ``host`` was sent some time ago and does not hold, granted anew."""

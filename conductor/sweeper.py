@@ -109,7 +109,7 @@ class Sweeper:
                 continue  # nothing is left there; or there is no hurry
             if row["kind"] == "server.delete":
                 if row["state"] == IntentState.RUNNING.value:
-                    self._role.journal.delete_without_host(row, cleanup_of(row))
+                    self._role.delete_without_host(row)
                 continue
             if silent < self._conf.conductor.give_up_s:
                 continue

@@ -278,6 +278,27 @@ def hosts_of(databases: Databases, server_ids: Sequence[str]) -> set[str]:
     return hosts
 
 
+def places_of(databases: Databases, server_ids: Sequence[str]) -> dict[str, tuple[int | None, str | None]]:
+    """{server: (its cell or None, its host or None)} of those that exist; one statement per cell."""
+    mappings = server_mappings.c
+    with databases.global_.read() as connection:
+        statement = sa.select(mappings.server_id, mappings.cell_id).where(
+            mappings.server_id.in_(server_ids), mappings.deleted.is_(sa.false())
+        )
+        cells = {row[0]: row[1] for row in connection.execute(statement)}
+    found: dict[str, tuple[int | None, str | None]] = {id_: (cell, None) for id_, cell in cells.items()}
+    for cell_id in {cell for cell in cells.values() if cell is not None}:
+        database = databases.cell(cell_id)
+        servers = table(database)
+        ids = [server_id for server_id, cell in cells.items() if cell == cell_id]
+        with database.read() as connection:
+            for server_id, host in connection.execute(
+                sa.select(servers.c.id, servers.c.host).where(servers.c.id.in_(ids))
+            ):
+                found[server_id] = (cell_id, host)
+    return found
+
+
 def tags_of(database: Database, server_ids: Sequence[str]) -> dict[str, list[str]]:
     """Tags by server, in alphabetical order; one statement."""
     result: dict[str, list[str]] = {server_id: [] for server_id in server_ids}

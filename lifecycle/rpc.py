@@ -15,6 +15,8 @@ Conductor (topic ``conductor``, the cell's transport):
 Agent (topic ``compute``, server = host, the cell's transport):
     run(intents)                     whole intents, lease granted
     cancel(intent_ids)               stop at the next step boundary
+    external_events(events)          what the Network API says of servers' ports:
+                                     {"name", "server_uuid", "tag": port, "status"}
     console_output(server_id, max_bytes), diagnostics(server_id), vnc(server_id)
 
 An intent travels as ``{"id", "kind", "attempt", "resource_id", "arguments",
@@ -86,6 +88,9 @@ class AgentClient:
 
     def cancel(self, host: str, intent_ids: list[str]) -> None:
         self._client.prepare(server=host).cast(admin_context(), "cancel", intent_ids=intent_ids)
+
+    def external_events(self, host: str, events: list[dict[str, Any]]) -> None:
+        self._client.prepare(server=host).cast(admin_context(), "external_events", events=events)
 
     def console_output(self, context: RequestContext, host: str, server_id: str, max_bytes: int) -> str:
         client = self._client.prepare(server=host)

@@ -75,6 +75,10 @@ class Doorbells:
             [(host, each) for each in intent_ids]
         )
 
+    def tell(self, cell_id: int, host: str, event: dict[str, Any]) -> None:
+        """An external event that concerns a server of this host."""
+        self._bell(("events", cell_id), lambda: self._make_events(cell_id)).ring([(host, event)])
+
     def agent(self, cell_id: int) -> AgentClient:
         """For calls that wait for the answer: console output, diagnostics."""
         with self._lock:
@@ -126,3 +130,11 @@ class Doorbells:
                 client.cancel(host, [intent_id for target, intent_id in pairs if target == host])
 
         return _Bell(f"cancel-{cell_id}", send)
+
+    def _make_events(self, cell_id: int) -> _Bell:
+        def send(pairs: list[tuple[str, dict[str, Any]]]) -> None:
+            client = self.agent(cell_id)
+            for host in dict.fromkeys(host for host, _ in pairs):
+                client.external_events(host, [event for target, event in pairs if target == host])
+
+        return _Bell(f"events-{cell_id}", send)

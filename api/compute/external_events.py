@@ -1,7 +1,8 @@
 """os-server-external-events: network, volume and bare metal tell what has become of a server's parts.
 
-An intent's steps ask the other services themselves and do not wait for these, so an
-event is checked, answered with what upstream answers, and written to the log.
+What concerns networks goes on to the agent of the server's host: it waits for ports to
+be plugged, and tells the conductor what has changed.  Other events are checked, answered
+with what upstream answers, and written to the log.
 """
 
 from __future__ import annotations
@@ -9,12 +10,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import sqlalchemy as sa
-
 from api.common import validation as v
 from api.common.operations import Call, Controller, operation
 from core.errors import NotFound
-from db.global_schema import server_mappings
+from db import servers
 
 LOG = logging.getLogger(__name__)
 _NAMES = ["network-changed", "network-vif-plugged", "network-vif-unplugged", "network-vif-deleted"]
@@ -60,34 +59,30 @@ class ExternalEventsController(Controller):
     def create(self, call: Call) -> dict[str, Any]:
         """Take note of events that concern servers."""
         events = call.body["events"]
-        cells = self._cells(sorted({event["server_uuid"] for event in events}))
+        server_ids = sorted({event["server_uuid"] for event in events})
+        places = servers.places_of(self.services.databases, server_ids)
         answers, codes = [], set()
         for event in events:
-            code = self._code(event, cells)
+            code = self._code(event, places)
             status = event.get("status", "completed") if code == 200 else "failed"
             answers.append({**event, "status": status, "code": code})
             codes.add(code)
             LOG.info("event %s for server %s: %s", event["name"], event["server_uuid"], code)
         if codes == {404}:
             raise NotFound("No instances found for any event")
+        for answer in answers:
+            if answer["code"] == 200 and answer["name"] in _NAMES:
+                cell_id, host = places[answer["server_uuid"]]
+                self.services.doorbells.tell(int(cell_id or 0), str(host), answer)
         if codes != {200}:
             call.response.status = 207
         return {"events": answers}
 
-    def _cells(self, server_ids: list[str]) -> dict[str, int | None]:
-        """{server: its cell} of those that exist; None: it has no host yet."""
-        mapping = server_mappings.c
-        statement = sa.select(mapping.server_id, mapping.cell_id).where(
-            mapping.server_id.in_(server_ids), mapping.deleted.is_(False)
-        )
-        with self.services.databases.global_.read() as connection:
-            return {row[0]: row[1] for row in connection.execute(statement)}
-
-    def _code(self, event: dict[str, Any], cells: dict[str, int | None]) -> int:
+    def _code(self, event: dict[str, Any], places: dict[str, tuple[int | None, str | None]]) -> int:
         """200, 404: no such server, 422: it has no host yet, 400: the tag is not one of this event's."""
-        if event["server_uuid"] not in cells:
+        if event["server_uuid"] not in places:
             return 404
-        if cells[event["server_uuid"]] is None:
+        if places[event["server_uuid"]][1] is None:
             return 422
         if event["name"] == "power-update" and event.get("tag") not in ("POWER_ON", "POWER_OFF"):
             return 400

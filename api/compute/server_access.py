@@ -13,6 +13,7 @@ from core.errors import Conflict
 from db import intents, servers
 from db.servers import Located, Row
 from db.sessions import retrying
+from lifecycle.server_ports import kept_ports
 from lifecycle.states import SERVER, check_server
 
 
@@ -106,6 +107,13 @@ def _write(call: Call, kind: str, arguments: Arguments) -> tuple[Located, Starte
     return found, Started(intent["id"], new)
 
 
+def ports_of(row: Row) -> dict[str, Any]:
+    """What a deletion says of the server's ports: nothing if it never had any."""
+    if not (row["networks"] or row["network_info"]):
+        return {}
+    return {"ports": {"kept": kept_ports(row["networks"], row["network_info"])}}
+
+
 def delete(call: Call) -> None:
     """Delete the server of the path, wherever it is. Again while it goes on: nothing more happens.
 
@@ -136,7 +144,7 @@ def _delete_once(call: Call) -> bool:
         "server",
         row["id"],
         call.context,
-        {},
+        ports_of(row),
         target=row["host"],
         project_id=row["project_id"],
     )

@@ -93,7 +93,10 @@ def _write(call: Call, request: ServerRequest, reservation_id: str, password: st
 
 
 def _admitted(call: Call, connection: Any, request: ServerRequest) -> int:
-    """How many servers the quota admits, between min_count and max_count. :raises OverQuota:"""
+    """How many servers the quotas admit, between min_count and max_count. :raises OverQuota:"""
+    maximum = request.max_count
+    if request.networks.most is not None:
+        maximum = min(maximum, request.networks.most)
 
     def check(count: int) -> None:
         call.services.quotas.check(
@@ -108,13 +111,13 @@ def _admitted(call: Call, connection: Any, request: ServerRequest) -> int:
         )
 
     try:
-        check(request.max_count)
-        return request.max_count
+        check(maximum)
+        return maximum
     except OverQuota:
-        if request.min_count == request.max_count:
+        if request.min_count == maximum:
             raise
     check(request.min_count)
-    low, high = request.min_count, request.max_count
+    low, high = request.min_count, maximum
     while high - low > 1:
         middle = (low + high) // 2
         try:
@@ -158,7 +161,7 @@ def _row(call: Call, request: ServerRequest, reservation_id: str, index: int, co
         "image_id": request.image.id,
         "image": dataclasses.asdict(request.image),
         "block_devices": [],
-        "networks": [] if request.networks in ("none", "auto") else request.networks,
+        "networks": [dict(each) for each in request.networks.requests],
         "network_info": [],
         "metadata": dict(body.get("metadata") or {}),
         "system_metadata": {
@@ -216,6 +219,18 @@ def guest_of(call: Call, row: Row, *, password: str | None = None, files: Any = 
     )
 
 
+def _networks(request: ServerRequest) -> dict[str, Any]:
+    """What the host needs to make the server's ports; nothing for a server without."""
+    networks = request.networks
+    if not networks.requests:
+        return {}
+    groups = networks.security_groups
+    return {
+        "networks": [dict(each) for each in networks.requests],
+        "security_groups": None if groups is None else list(groups),
+    }
+
+
 def _intent(call: Call, request: ServerRequest, row: Row, password: str) -> intents.Row:
     guest = guest_of(call, row, password=password, files=request.body.get("personality") or ())
     return intents.row(
@@ -236,6 +251,7 @@ def _intent(call: Call, request: ServerRequest, row: Row, password: str) -> inte
             "hints": request.hints,
             "excluded_hosts": [],
             "attempts": 0,
+            **_networks(request),
         },
         project_id=row["project_id"],
     )

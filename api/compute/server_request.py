@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from api.common.operations import Call
-from api.compute import common, server_devices
+from api.compute import common, server_devices, server_networks
 from api.compute.image_client import Image, properties_of
 from compute.drivers.base import GuestImage
 from core.errors import BadRequest, Forbidden, NotFound, OverQuota
@@ -26,10 +26,6 @@ from db import keypairs as db_keypairs
 from db.global_schema import aggregate_hosts, aggregates, hosts, server_group_members, server_groups
 
 _GIB = 1024**3
-_NO_NETWORKS = (
-    "Servers can't be attached to networks yet: the hosts have no network agent."
-    " Leave networks out, or give none or auto."
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +64,7 @@ class ServerRequest:
     min_count: int
     max_count: int
     config_drive: bool
-    networks: Any
+    networks: server_networks.Networks
 
     @property
     def ephemeral_gib(self) -> int:
@@ -95,7 +91,6 @@ def resolve(call: Call) -> ServerRequest:
     server = call.body["server"]
     hints = dict(call.body.get("os:scheduler_hints") or call.body.get("OS-SCH-HNT:scheduler_hints") or {})
     minimum, maximum = _counts(server)
-    networks = _networks(server)
     with call.services.databases.global_.read() as connection:
         flavor = _flavor(call, connection, server["flavorRef"])
         keypair = _keypair(call, connection, server.get("key_name"))
@@ -107,6 +102,7 @@ def resolve(call: Call) -> ServerRequest:
     image = _image(call, str(devices.image_id), flavor)
     if flavor["root_gib"] == 0 and not call.allowed("os_compute_api:servers:create:zero_disk_flavor"):
         raise Forbidden("Only volume-backed servers are allowed for flavors with zero disk.")
+    networks = server_networks.resolve(call, server, minimum, maximum)
     return ServerRequest(
         body=server,
         flavor=flavor,
@@ -139,13 +135,6 @@ def _counts(server: Mapping[str, Any]) -> tuple[int, int]:
                     " it would be longer than 255 characters."
                 )
     return minimum, maximum
-
-
-def _networks(server: Mapping[str, Any]) -> Any:
-    networks = server.get("networks")
-    if networks in (None, "none", "auto") or networks == []:
-        return networks or "auto"
-    raise BadRequest(_NO_NETWORKS)
 
 
 def _flavor(call: Call, connection: sa.Connection, reference: Any) -> dict[str, Any]:

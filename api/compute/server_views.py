@@ -45,6 +45,15 @@ def addresses(network_info: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[
     return result
 
 
+def security_groups(row: Row) -> list[dict[str, str]]:
+    """The groups of all its NICs, each once; until it has one, those that were asked for."""
+    if row["network_info"]:
+        names = dict.fromkeys(name for nic in row["network_info"] for name in nic.get("security_groups", ()))
+    else:
+        names = dict.fromkeys(row["system_metadata"].get("security_groups", ()))
+    return [{"name": name} for name in names]
+
+
 class View:
     """How one request sees servers."""
 
@@ -121,7 +130,7 @@ class View:
             "key_name": row["key_name"],
             "OS-SRV-USG:launched_at": common.micro(row["launched_at"]),
             "OS-SRV-USG:terminated_at": common.micro(row["terminated_at"]),
-            "security_groups": [{"name": name} for name in row["system_metadata"].get("security_groups", ())],
+            "security_groups": security_groups(row),
             "OS-EXT-STS:task_state": row["task_state"],
             "OS-EXT-STS:vm_state": row["vm_state"],
             "OS-EXT-STS:power_state": row["power_state"],

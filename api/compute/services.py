@@ -11,6 +11,7 @@ from api.compute.doorbells import Doorbells
 from api.compute.image_client import ImageClient
 from api.compute.policies import all_rules
 from db.quotas import Quotas
+from lifecycle.network_client import NetworkClient
 
 GROUP = "compute_api"
 OPTS = [
@@ -40,6 +41,7 @@ class ComputeServices(ApiServices):
         self.quotas = Quotas(conf)
         self.doorbells = Doorbells(conf, self.databases)
         self.images = ImageClient(conf)
+        self.networks = NetworkClient(conf)
 
     def close(self) -> None:
         """Stop the threads that ring, give the database connections back."""

@@ -2,12 +2,14 @@
 
 | kind | steps |
 |---|---|
-| server.create | check host → cache image → create disks → define → power on |
+| server.create | check host → make and bind ports → cache image → create disks → define → wait for ports → power on |
 | server.start | define again (so that the definition is current) → power on |
 | server.stop | power off |
 | server.reboot_soft, server.reboot_hard | reboot |
-| server.delete | power off and forget → remove disks |
+| server.delete | power off and forget → let ports go → remove disks |
 | server.cleanup | the same, on a host that was down when its server was deleted or built elsewhere |
+
+While the network agent plugs the ports, the image is fetched: so they come first, and are waited for last.
 
 ``run.worker`` is the agent's ``compute.agent.Worker``: driver, image fetcher,
 host name.  All steps repeat harmlessly; the ids that they use were made before.
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from compute.actions import ports
 from compute.drivers.base import ComputeDriver, GuestSpec, PowerState
 from core.errors import Rebuildable
 from lifecycle.steps import Action, Registry, Run, Step
@@ -28,7 +31,7 @@ def _driver(run: Run) -> ComputeDriver:
 
 
 def _guest(run: Run) -> GuestSpec:
-    return GuestSpec.from_dict(run.arguments["guest"])
+    return GuestSpec.from_dict({**run.arguments["guest"], "nics": ports.nics(run)})
 
 
 def _check_host(run: Run) -> None:
@@ -63,6 +66,13 @@ def _undefine(run: Run) -> None:
 def _power_on(run: Run) -> dict[str, Any]:
     _driver(run).power_on(run.resource_id)
     return _seen(run)
+
+
+def _power_on_new(run: Run) -> dict[str, Any]:
+    """The first start: its outcome tells the server's addresses, too."""
+    _driver(run).power_on(run.resource_id)
+    made = ports.wait_running(run)
+    return {**_seen(run), "network_info": made} if made else _seen(run)
 
 
 def _power_off(run: Run) -> dict[str, Any]:
@@ -107,10 +117,12 @@ ACTIONS = Registry(
         "server.create",
         (
             Step("check_host", _check_host, no_undo="only looks"),
+            Step("ports", ports.make, undo=ports.unmake, shows_as="networking"),
             Step("cache_image", _cache_image, no_undo="the cache is shared and expires by itself"),
             Step("create_disks", _create_disks, undo=_remove_disks, shows_as="block_device_mapping"),
             Step("define", _define, undo=_undefine, shows_as="spawning"),
-            Step("power_on", _power_on, undo=_power_off_hard, shows_as="spawning"),
+            Step("plugged", ports.wait_plugged, no_undo="only waits"),
+            Step("power_on", _power_on_new, undo=_power_off_hard, shows_as="spawning"),
         ),
     ),
     Action(
@@ -130,11 +142,12 @@ ACTIONS = Registry(
             kind,
             (
                 Step("undefine", _undefine, no_undo="a deletion only goes forward"),
+                Step("ports", release, no_undo="a deletion only goes forward"),
                 Step("remove_disks", _remove_disks, no_undo="a deletion only goes forward"),
             ),
             undo_on_failure=False,
         )
-        for kind in ("server.delete", "server.cleanup")
+        for kind, release in (("server.delete", ports.release), ("server.cleanup", ports.release_here))
     ),
 )
 

@@ -3,7 +3,7 @@
     python -m tests.crash.agent_process CONFIG.json
 
 CONFIG: {"options": {"group.name": value}, "faults": folder or null,
-"forbidden": modules that must not be imported}.  It writes one line "ready" when
+"network": URL of the Network API or absent, "forbidden": modules that must not be imported}.  It writes one line "ready" when
 it hears, and "forbidden: [...]" when it ends (SIGTERM).
 """
 
@@ -35,6 +35,10 @@ def main() -> None:
     Messaging(conf, "local:///").close()  # registers transport_url
     for name, value in settings["options"].items():
         config.override(conf, name, value)
+    if settings.get("network"):
+        from tests.stack.credentials import credentials
+
+        credentials(conf, settings["network"])
     role = service.make_role(conf)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

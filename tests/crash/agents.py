@@ -30,6 +30,8 @@ class AgentProcess:
         }
         options["host"] = "agents"
         settings = {"options": options, "faults": str(faults) if faults else None, **more}
+        if cloud.plane is not None:
+            settings["network"] = cloud.plane.url
         self._config.write_text(json.dumps(settings))
         self._process: subprocess.Popen[bytes] | None = None
         self._closing = threading.Event()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import sqlalchemy as sa
 
+from api.compute.server_access import ports_of
 from compute.actions.servers import ACTIONS
 from conductor.ends import cleanup_of
 from conductor.journal import Journal
@@ -57,7 +58,9 @@ def _abandon(cloud: Cloud, server_id: str) -> None:
     """The server is deleted while its host is down; a cleanup waits for the host."""
     server = cloud.server(server_id)
     delete = {
-        **db_intents.row("server.delete", "server", server_id, admin_context(), {}, target=server["host"]),
+        **db_intents.row(
+            "server.delete", "server", server_id, admin_context(), ports_of(server), target=server["host"]
+        ),
         "available_at": server["created_at"].replace(year=server["created_at"].year + 1),  # not the sweeper's
         "project_id": server["project_id"],
     }

@@ -63,6 +63,7 @@ def assert_nothing_lost(cloud: Cloud, state_dir: Path | None, states: Mapping[st
     _tags_and_groups(cloud, set(alive))
     _quota(cloud, alive)
     _allocations(cloud, alive)
+    _ports(cloud, alive)
     if state_dir is not None:
         _hosts(state_dir, alive)
 
@@ -112,6 +113,29 @@ def _quota(cloud: Cloud, alive: Mapping[str, Row]) -> None:
     ]
     assert {row["server_id"] for row in counted} == set(alive)
     assert sum(row["vcpus"] for row in counted) == sum(row["vcpus"] for row in alive.values())
+
+
+def _ports(cloud: Cloud, alive: Mapping[str, Row]) -> None:
+    """A server on a host has the ports that it asked for, bound there; nobody else has any."""
+    if cloud.plane is None:
+        return
+    expected, kept = {}, set()
+    for row in _servers(cloud).values():
+        kept |= {request["port_id"] for request in row["networks"] if request["port_id"]}
+    for id_, row in alive.items():
+        nics = row["network_info"]
+        assert len(nics) == (len(row["networks"]) if row["host"] else 0), row
+        assert [nic["tag"] for nic in nics] == [request["tag"] for request in row["networks"]][: len(nics)]
+        expected.update({nic["port_id"]: (id_, row["host"], "bridge") for nic in nics})
+    ports = cloud.plane.ports()
+    found = {
+        id_: (port["device_id"], port["binding:host_id"], port["binding:vif_type"])
+        for id_, port in ports.items()
+        if port["device_id"] or port["binding:host_id"]
+    }
+    assert found == expected, "bound ports"
+    assert set(ports) == set(expected) | kept, "a port left behind, or one of its owner's gone"
+    assert cloud.plane.used() == len(ports)
 
 
 def _allocations(cloud: Cloud, alive: Mapping[str, Row]) -> None:

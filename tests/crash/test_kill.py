@@ -28,6 +28,7 @@ class Victim:
         self.cloud = Cloud(
             folder, ["k1"], transport=transport, **{"simulated.state_dir": str(self.state_dir)}
         )
+        self.cloud.with_networks()
         self.agent = AgentProcess(self.cloud, folder, faults=folder)
         self.states: dict[str, str] = {}
 

@@ -27,6 +27,7 @@ class Chaos:
         self.faults = Faults(folder)
         self.state_dir = folder / "hosts"
         self.cloud = Cloud(folder, ["h1", "h2"], **{"simulated.state_dir": str(self.state_dir)})
+        self.cloud.with_networks()
         self.states: dict[str, str] = {}
 
     def begin(self, kind: str, server_id: str | None = None) -> str:

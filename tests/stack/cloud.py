@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from oslo_config import cfg
 
+from api.compute.server_access import ports_of
 from compute import service as compute_service
 from compute.drivers import simulated
 from conductor import service as conductor_service
@@ -29,6 +30,7 @@ from db.types import now
 from lifecycle.rpc import AgentClient, ConductorClient, SchedulerClient
 from scheduler import service as scheduler_service
 from tests.compute.drivers.specs import make_guest
+from tests.stack.networks import NetworkPlane
 
 CONTEXT = RequestContext(user_id="user-1", project_id="project-1", request_id="req-1", overwrite=False)
 
@@ -57,6 +59,7 @@ class Cloud:
         self.cell = self.databases.cells()[0]
         self.messaging = Messaging(self.conf)
         self.roles: list[Any] = []
+        self.plane: NetworkPlane | None = None
 
     def configuration(self) -> cfg.ConfigOpts:
         conf = config.load()
@@ -113,9 +116,17 @@ class Cloud:
         if not roles or "compute" in roles:
             wait_for(lambda: self.known_hosts() == sorted(self.hosts), "hosts known")
 
+    def with_networks(self) -> NetworkPlane:
+        """A Network API beside it: from now on servers have two ports, one of them made before."""
+        self.plane = NetworkPlane(self)
+        self.plane.start()
+        return self.plane
+
     def stop(self) -> None:
         for role in reversed(self.roles):
             role.stop()
+        if self.plane is not None:
+            self.plane.stop()
         self.messaging.close()
         self.databases.dispose()
 
@@ -165,6 +176,9 @@ class Cloud:
             "created_at": moment,
             "updated_at": moment,
         }
+        if self.plane is not None and "networks" not in arguments:
+            arguments["networks"] = self._networks(self.plane)
+        server["networks"] = arguments.get("networks") or []
         resources = {"VCPU": vcpus, "MEMORY_MB": memory_mib, "DISK_GB": 1}
         intent = db_intents.row(
             "server.create",
@@ -189,9 +203,16 @@ class Cloud:
             SchedulerClient(self.messaging).ring()
         return server_id
 
+    @staticmethod
+    def _networks(plane: NetworkPlane) -> list[dict[str, Any]]:
+        new = {"network_id": plane.network["id"], "port_id": None, "fixed_ip": None, "tag": "new"}
+        return [new, {**new, "port_id": plane.make_port(), "tag": None}]
+
     def act(self, kind: str, server_id: str, ring: bool = True, **arguments: Any) -> str:
         """Write an intent for a placed server, as the API does; returns the intent's id."""
         server = self.server(server_id)
+        if kind == "server.delete":
+            arguments = {**ports_of(server), **arguments}
         intent = db_intents.row(kind, "server", server_id, CONTEXT, arguments, target=server["host"])
         with self.cell.write() as connection:
             if kind == "server.delete":
@@ -223,7 +244,9 @@ class Cloud:
             record = db_intents.finished_row("server.delete", "server", server_id, CONTEXT)
             with database.write() as connection:
                 return db_servers.delete_unplaced(connection, database, row, record) != "moved"
-        intent = db_intents.row("server.delete", "server", server_id, CONTEXT, {}, target=row["host"])
+        intent = db_intents.row(
+            "server.delete", "server", server_id, CONTEXT, ports_of(row), target=row["host"]
+        )
         table = db_intents.table(database)
         with database.write() as connection:
             db_servers.change(connection, database, row, {"task_state": "deleting"})

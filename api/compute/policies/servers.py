@@ -39,6 +39,16 @@ RULES = [
         scope_types=["project"],
     ),
     rule("servers:create:attach_volume", PROJECT_MEMBER_OR_ADMIN, "Create with volumes.", _CREATE),
+    oslo_policy.DocumentedRuleDefault(
+        "network:attach_external_network",
+        ADMIN,
+        "Attach a server to an external network.",
+        [
+            {"method": "POST", "path": "/servers"},
+            {"method": "POST", "path": "/servers/{server_id}/os-interface"},
+        ],
+        scope_types=["project"],
+    ),
     rule("servers:create:attach_network", PROJECT_MEMBER_OR_ADMIN, "Create with networks.", _CREATE),
     rule(
         "servers:create:trusted_certs", PROJECT_MEMBER_OR_ADMIN, "Create with trusted certificates.", _CREATE

@@ -136,6 +136,7 @@ class RecordedDoorbells:
         self.scheduler = 0
         self.conductors: list[tuple[int, list[str]]] = []
         self.cancels: list[tuple[int, str, list[str]]] = []
+        self.events: list[tuple[int, str, dict[str, Any]]] = []
         self.the_agent = FakeAgent()
 
     def ring_scheduler(self) -> None:
@@ -146,6 +147,9 @@ class RecordedDoorbells:
 
     def cancel(self, cell_id: int, host: str, intent_ids: list[str]) -> None:
         self.cancels.append((cell_id, host, intent_ids))
+
+    def tell(self, cell_id: int, host: str, event: dict[str, Any]) -> None:
+        self.events.append((cell_id, host, event))
 
     def agent(self, cell_id: int) -> FakeAgent:
         return self.the_agent

@@ -1,0 +1,18 @@
+"""How a process of a test speaks to the Network API; imports nothing that a host would not have."""
+
+from __future__ import annotations
+
+from keystoneauth1 import loading
+from oslo_config import cfg
+
+from core.clients import CREDENTIALS_GROUP
+
+TOKEN = "service@services"
+
+
+def credentials(conf: cfg.ConfigOpts, url: str) -> None:
+    """Let this process call the Network API at ``url`` as the service persona."""
+    loading.register_auth_conf_options(conf, CREDENTIALS_GROUP)
+    conf.register_opts(loading.get_auth_plugin_conf_options("admin_token"), group=CREDENTIALS_GROUP)
+    for name, value in (("auth_type", "admin_token"), ("endpoint", url), ("token", TOKEN)):
+        conf.set_override(name, value, group=CREDENTIALS_GROUP)
