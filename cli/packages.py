@@ -24,7 +24,13 @@ HYPERVISOR = {
     "/usr/share/OVMF/OVMF_CODE_4M.fd": "ovmf",
 }
 # what the network agent works with, beside the kernel
-NETWORK = {"nft": "nftables", "dnsmasq": "dnsmasq-base", "conntrack": "conntrack", "ip": "iproute2"}
+NETWORK = {
+    "nft": "nftables",
+    "dnsmasq": "dnsmasq-base",
+    "conntrack": "conntrack",
+    "ip": "iproute2",
+    "radvd": "radvd",
+}
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 

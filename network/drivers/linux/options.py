@@ -36,6 +36,21 @@ OPTS = [
         "tap_user",
         help="The user that may open guests' tap devices, if QEMU's network is not set up by root.",
     ),
+    cfg.StrOpt(
+        "netns_folder",
+        default="/run/netns",
+        help="Where the names of namespaces are; 'ip netns' looks in /run/netns only.",
+    ),
+    cfg.StrOpt("dnsmasq_command", default="dnsmasq", help="The dnsmasq program: DHCP and names."),
+    cfg.StrOpt("radvd_command", default="radvd", help="The radvd program: IPv6 router advertisements."),
+    cfg.StrOpt(
+        "dns_domain", default="openstacklocal", help="Domain of guests whose network has none of its own."
+    ),
+    cfg.ListOpt(
+        "dns_servers", default=[], help="Where guests' questions go on to, if their subnet names no servers."
+    ),
+    cfg.IntOpt("dhcp_lease_duration", default=86400, min=-1, help="Seconds; -1: for ever."),
+    cfg.IntOpt("dhcp_lease_max", default=16777216, min=1, help="Leases per network on one host."),
     cfg.StrOpt("nft_command", default="nft", help="The nft program."),
 ]
 
