@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyroute2
@@ -24,13 +26,16 @@ from lifecycle.host_network import Changed, HostNetwork, Port
 from network.drivers.base import Applied, NetworkDriver
 from network.drivers.linux import options
 from network.drivers.linux.bridges import Bridges
+from network.drivers.linux.firewall import Firewall
 from network.drivers.linux.netlink import Links
 from network.drivers.linux.networks import Networks
+from network.drivers.linux.nft import Tables
 from network.drivers.linux.taps import Taps, is_tap
 from network.drivers.linux.tunnels import Tunnels
 from network.drivers.linux.vlans import Uplinks
 
 LOG = logging.getLogger(__name__)
+BRIDGE_NETFILTER = Path("/proc/sys/net/bridge")
 
 
 class LinuxDriver(NetworkDriver):
@@ -60,7 +65,10 @@ class LinuxDriver(NetworkDriver):
         )
         self.networks = Networks(self.links, self.bridges, self.tunnels, self.uplinks)
         self.taps = Taps(self.links, settings.tap_user)
+        self.firewall = Firewall(Tables(settings.nft_command), self.networks.outlet)
+        need_bridge_netfilter()
         self.taps.start()
+        self.firewall.start()
         self.uplinks.start()
         self._running = True
 
@@ -131,8 +139,16 @@ class LinuxDriver(NetworkDriver):
         if changed.everything:
             with attempt(applied, "ports that are gone"):
                 self.taps.remove_strangers(state.ports)
+        safe = False
+        with attempt(applied, "security groups"):
+            self.firewall.apply(state, changed)
+            safe = True
         for port in touched:
-            applied.ports[port.id] = self._plug(state, port, applied)
+            # a port that is plugged keeps the rules that it has; a new one waits until there are some
+            known = port.id in self._devices
+            applied.ports[port.id] = self._plug(state, port, applied) if safe or known else "ERROR"
+            if not safe:
+                applied.ports[port.id] = "ERROR"
 
     def _plug(self, state: HostNetwork, port: Port, applied: Applied) -> str:
         with attempt(applied, f"port {port.id}"):
@@ -157,6 +173,15 @@ class LinuxDriver(NetworkDriver):
         if port is None:
             raise NotFound(f"port {port_id} is not on this host")
         return []
+
+
+def need_bridge_netfilter() -> None:
+    """Bridged packets meet conntrack through br_netfilter. Raises DriverError if it can't be had."""
+    if not BRIDGE_NETFILTER.exists():
+        with contextlib.suppress(FileNotFoundError):
+            subprocess.run(["modprobe", "br_netfilter"], capture_output=True, check=False, timeout=30)
+    if not BRIDGE_NETFILTER.exists():
+        raise DriverError("the kernel module br_netfilter is missing: modprobe br_netfilter")
 
 
 @contextlib.contextmanager

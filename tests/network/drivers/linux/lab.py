@@ -15,6 +15,7 @@ import itertools
 import os
 import select
 import shutil
+import socket
 import struct
 import subprocess
 import threading
@@ -191,10 +192,11 @@ class Guest(Namespace):
         self._pump = threading.Thread(target=self._copy, daemon=True)
         self._pump.start()
         self.run("ip", "link", "set", "eth0", "address", port.mac_address, "mtu", "1450")
-        self.run("sysctl", "-qw", "net.ipv6.conf.eth0.accept_dad=0")
         self.run("ip", "link", "set", "eth0", "up")
         for address in port.addresses if addresses else ():
-            self.run("ip", "address", "add", f"{address.ip_address}/{address.prefix_length}", "dev", "eth0")
+            text = f"{address.ip_address}/{address.prefix_length}"
+            no_wait = ["nodad"] if ":" in text else []
+            self.run("ip", "address", "add", text, "dev", "eth0", *no_wait)
 
     def _copy(self) -> None:
         left, right = self._ends
@@ -221,12 +223,63 @@ class Guest(Namespace):
         """Within 5 s: devices that have just come up may need a moment."""
         return eventually(lambda: self.pings(address))
 
+    def make_socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
+        """A socket of this guest's: it stays one wherever it is used."""
+        inside = Inside(self.name)
+        made = inside(socket.socket, family, kind)
+        inside.close()
+        made.settimeout(2)
+        return made
+
+    def listen(self, address: str, port: int) -> socket.socket:
+        made = self.make_socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((address, port))
+        made.listen()
+        return made
+
+    def connect(self, address: str, port: int, *, source_port: int = 0, patience: float = 2) -> socket.socket:
+        """Raises OSError if nobody answers in time."""
+        made = self.make_socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+        made.settimeout(patience)
+        if source_port:
+            made.bind(("", source_port))
+        made.connect((address, port))
+        return made
+
+    def connects(self, address: str, port: int, patience: float = 1) -> bool:
+        try:
+            self.connect(address, port, patience=patience).close()
+        except OSError:
+            return False
+        return True
+
     def close(self) -> None:
         os.write(self._wake[1], b"x")
         self._pump.join(5)
         for handle in (*self._ends, *self._wake):
             os.close(handle)
         super().close()
+
+
+def open_raw(where: Namespace, device: str = "eth0") -> socket.socket:
+    """A packet socket on a device: sends and hears whole frames."""
+    inside = Inside(where.name)
+    made = inside(socket.socket, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+    made.bind((device, 3))
+    inside.close()
+    return made
+
+
+def hears(receiver: socket.socket, tail: bytes, patience: float = 2) -> bool:
+    """Does a frame that has these bytes after its addresses arrive?"""
+    end = time.monotonic() + patience
+    while (left := end - time.monotonic()) > 0:
+        receiver.settimeout(left)
+        with contextlib.suppress(TimeoutError):
+            if receiver.recv(65535)[12 : 12 + len(tail)] == tail:
+                return True
+    return False
 
 
 def eventually(condition: Callable[[], bool], patience: float = 5.0) -> bool:
@@ -236,6 +289,41 @@ def eventually(condition: Callable[[], bool], patience: float = 5.0) -> bool:
             return True
         time.sleep(0.1)
     return condition()
+
+
+@dataclasses.dataclass
+class Flow:
+    """A TCP connection between two guests, both ends in the test's hands."""
+
+    client: socket.socket
+    server: socket.socket
+
+    @classmethod
+    def open(cls, client: Guest, server: Guest, address: str, port: int, source_port: int = 0) -> Flow:
+        with server.listen(address, port) as listener:
+            near = client.connect(address, port, source_port=source_port)
+            far, _ = listener.accept()
+        far.settimeout(2)
+        return cls(near, far)
+
+    def passes(self, patience: float = 2.0, *, back: bool = False) -> bool:
+        """Does a new word get there (``back``: from server to client)?"""
+        one, two = (self.server, self.client) if back else (self.client, self.server)
+        word = f"{next(NUMBERS)};".encode()
+        one.send(word)
+        heard = b""
+        end = time.monotonic() + patience
+        while time.monotonic() < end:
+            two.settimeout(max(end - time.monotonic(), 0.01))
+            with contextlib.suppress(TimeoutError):
+                heard += two.recv(4096)
+            if heard.endswith(word):
+                return True
+        return False
+
+    def close(self) -> None:
+        self.client.close()
+        self.server.close()
 
 
 @dataclasses.dataclass
