@@ -1,13 +1,14 @@
 # Thin: what does the work are bin/bootstrap, the haneul command and tox.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help up down status test lint clean
+.PHONY: help up down status test lint samples clean
 
 help:
 	@echo "make up      a cloud on this machine, with a first server"
 	@echo "make down    stop it (make up goes on where it was)"
 	@echo "make test    everything that this machine can run"
 	@echo "make lint    style, types, layers"
+	@echo "make samples the sample configuration and policies in etc/, anew"
 
 .venv/.installed: setup.cfg pyproject.toml bin/bootstrap
 	bin/bootstrap run
@@ -26,6 +27,12 @@ test: .venv/.test
 
 lint: .venv/.test
 	.venv/bin/tox run -e lint
+
+samples: .venv/.test
+	.venv/bin/oslo-config-generator --config-file etc/config-generator.conf
+	for api in compute image network; do \
+	    .venv/bin/oslopolicy-sample-generator --namespace haneul.$$api --output-file etc/policy/$$api.yaml.sample; \
+	done
 
 clean:
 	rm -rf .tox .venv build dist *.egg-info

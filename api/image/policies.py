@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from oslo_policy import policy as oslo_policy
 
-from core.policy import ADMIN, PROJECT_MEMBER_OR_ADMIN, PROJECT_READER_OR_ADMIN
+from core.policy import ADMIN, BASE_RULES, PROJECT_MEMBER_OR_ADMIN, PROJECT_READER_OR_ADMIN
 
 _IS_MEMBER = "project_id:%(member_id)s"
 _CAN_SEE = (
@@ -57,3 +57,8 @@ RULES: list[oslo_policy.RuleDefault] = [
     _rule("reactivate", PROJECT_MEMBER_OR_ADMIN, "Reactivate.", f"POST {_IMAGE}/actions/reactivate"),
     _rule("stores_info_detail", ADMIN, "Describe stores.", "GET /v2/info/stores/detail"),
 ]
+
+
+def list_rules() -> list[oslo_policy.RuleDefault]:
+    """Everything that a policy file of this API may set: for oslopolicy-sample-generator."""
+    return [*BASE_RULES, *RULES]

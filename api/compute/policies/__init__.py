@@ -14,6 +14,7 @@ from api.compute.policies import (
     server_parts,
     servers,
 )
+from core.policy import BASE_RULES
 
 MODULES = (flavors, keypairs, quotas, hosts, server_groups, records, servers, server_parts)
 
@@ -21,3 +22,8 @@ MODULES = (flavors, keypairs, quotas, hosts, server_groups, records, servers, se
 def all_rules() -> list[oslo_policy.RuleDefault]:
     """What ``core.policy.Policy`` registers for this API."""
     return [found for module in MODULES for found in module.RULES]
+
+
+def list_rules() -> list[oslo_policy.RuleDefault]:
+    """Everything that a policy file of this API may set: for oslopolicy-sample-generator."""
+    return [*BASE_RULES, *all_rules()]

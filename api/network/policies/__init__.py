@@ -5,6 +5,7 @@ from __future__ import annotations
 from oslo_policy import policy as oslo_policy
 
 from api.network.policies import admin, networks, ports, routers, security_groups, sharing
+from core.policy import BASE_RULES
 
 MODULES = (networks, ports, security_groups, routers, sharing, admin)
 
@@ -12,3 +13,8 @@ MODULES = (networks, ports, security_groups, routers, sharing, admin)
 def all_rules() -> list[oslo_policy.RuleDefault]:
     """What ``core.policy.Policy`` registers for this API."""
     return [found for module in MODULES for found in module.RULES]
+
+
+def list_rules() -> list[oslo_policy.RuleDefault]:
+    """Everything that a policy file of this API may set: for oslopolicy-sample-generator."""
+    return [*BASE_RULES, *all_rules()]
