@@ -16,6 +16,7 @@ from typing import Any
 import pycdlib
 
 from compute.drivers.base import GuestSpec
+from lifecycle.network_data import device_metadata, network_data
 
 VERSIONS = ("2012-08-10", "2015-10-15", "2018-08-27", "latest")
 
@@ -29,7 +30,7 @@ def meta_data(guest: GuestSpec) -> dict[str, Any]:
         "project_id": guest.project_id,
         "launch_index": 0,
         "availability_zone": guest.availability_zone,
-        "devices": [],
+        "devices": device_metadata(guest.nics),
         "dedicated_cpus": [],
         "random_seed": base64.b64encode(os.urandom(512)).decode(),
     }
@@ -51,7 +52,7 @@ def meta_data(guest: GuestSpec) -> dict[str, Any]:
 def contents(guest: GuestSpec) -> dict[str, bytes]:
     """{path on the drive: content}."""
     meta = json.dumps(meta_data(guest)).encode()
-    network = json.dumps({"links": [], "networks": [], "services": []}).encode()
+    network = json.dumps(network_data(guest.nics)).encode()
     user_data = base64.b64decode(guest.user_data) if guest.user_data else None
     files = {}
     for version in VERSIONS:
