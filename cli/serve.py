@@ -36,6 +36,7 @@ ROLES = {
     "api-image": "api.image.app:make_role",
     "api-network": "api.network.app:make_role",
     "api-compute": "api.compute.app:make_role",
+    "api-metadata": "api.metadata.app:make_role",
     "compute": "compute.service:make_role",
     "network": "network.service:make_role",
 }

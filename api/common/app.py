@@ -17,7 +17,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 import pecan
@@ -237,10 +237,17 @@ class _Pecan(pecan.core.ExplicitPecan):
             state.response.content_type = None
 
 
+class Named(Protocol):
+    """What an envelope has to know of what it holds."""
+
+    name: str
+    request_id_headers: tuple[str, ...]
+
+
 class RequestEnvelope:
     """Outermost: gives the request an id, counts and logs the answer."""
 
-    def __init__(self, application: auth.WsgiApp, api: Api) -> None:
+    def __init__(self, application: auth.WsgiApp, api: Named) -> None:
         self._application = application
         self._api = api
 

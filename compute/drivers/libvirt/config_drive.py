@@ -1,78 +1,73 @@
 """The config drive: an ISO 9660 image labelled config-2 with the metadata that cloud-init reads.
 
 Layout (OpenStack's metadata format): openstack/VERSION/{meta_data,vendor_data,
-network_data}.json and user_data, for some dated versions and ``latest``; ec2/latest.
+network_data}.json and user_data, for the dated versions and ``latest``; ec2/latest. The documents
+are the metadata service's (``lifecycle.guest_metadata``), with the password and files that only a drive has.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pycdlib
 
 from compute.drivers.base import GuestSpec
-from lifecycle.network_data import device_metadata, network_data
+from lifecycle import guest_metadata
+from lifecycle.guest_metadata import LATEST, VERSIONS, GuestFacts, to_json
+from lifecycle.network_data import network_data
 
-VERSIONS = ("2012-08-10", "2015-10-15", "2018-08-27", "latest")
 
-
-def meta_data(guest: GuestSpec) -> dict[str, Any]:
-    """What meta_data.json holds."""
-    data: dict[str, Any] = {
-        "uuid": guest.server_id,
-        "name": guest.name,
-        "hostname": guest.hostname,
-        "project_id": guest.project_id,
-        "launch_index": 0,
-        "availability_zone": guest.availability_zone,
-        "devices": device_metadata(guest.nics),
-        "dedicated_cpus": [],
-        "random_seed": base64.b64encode(os.urandom(512)).decode(),
-    }
-    if guest.metadata:
-        data["meta"] = dict(guest.metadata)
-    if guest.public_key and guest.key_name:
-        data["public_keys"] = {guest.key_name: guest.public_key}
-        data["keys"] = [{"name": guest.key_name, "type": "ssh", "data": guest.public_key}]
-    if guest.admin_password:
-        data["admin_pass"] = guest.admin_password
-    if guest.personality:
-        data["files"] = [
-            {"content_path": f"/content/{number:04}", "path": item["path"]}
-            for number, item in enumerate(guest.personality)
-        ]
-    return data
+def facts_of(guest: GuestSpec) -> GuestFacts:
+    """What the documents need to know of a guest."""
+    return GuestFacts(
+        server_id=guest.server_id,
+        name=guest.name,
+        hostname=guest.hostname,
+        project_id=guest.project_id,
+        availability_zone=guest.availability_zone,
+        metadata=guest.metadata,
+        key_name=guest.key_name,
+        public_key=guest.public_key,
+        user_data=guest.user_data,
+        flavor_name=guest.flavor_name,
+        image_id=guest.image.id if guest.image else None,
+        image_properties=guest.image.properties if guest.image else {},
+        ephemeral_gib=guest.ephemeral_gib,
+        swap_mib=guest.swap_mib,
+        nics=guest.nics,
+        volumes=guest.volumes,
+        admin_password=guest.admin_password,
+        files=guest.personality,
+    )
 
 
 def contents(guest: GuestSpec) -> dict[str, bytes]:
     """{path on the drive: content}."""
-    meta = json.dumps(meta_data(guest)).encode()
-    network = json.dumps(network_data(guest.nics)).encode()
-    user_data = base64.b64decode(guest.user_data) if guest.user_data else None
-    files = {}
-    for version in VERSIONS:
-        folder = f"openstack/{version}"
-        files[f"{folder}/meta_data.json"] = meta
-        files[f"{folder}/vendor_data.json"] = b"{}"
-        files[f"{folder}/network_data.json"] = network
-        if user_data is not None:
-            files[f"{folder}/user_data"] = user_data
+    facts = facts_of(guest)
+    user_data = guest_metadata.decoded_user_data(facts)
+    meta_data = guest_metadata.meta_data(facts)
+    made = {
+        "network_data.json": to_json(network_data(facts.nics)),
+        "vendor_data.json": to_json({}),
+        "vendor_data2.json": to_json({}),
+        "user_data": user_data or b"",
+    }
+    files: dict[str, bytes] = {}
+    for version in (*VERSIONS, LATEST):
+        for name in guest_metadata.documents(version, user_data=user_data is not None, password=False):
+            if name == "meta_data.json":
+                # the same seed in all versions: a guest that reads two of them sees one machine
+                data = guest_metadata.meta_data(facts, version)
+                files[f"openstack/{version}/{name}"] = to_json({key: meta_data[key] for key in data})
+            else:
+                files[f"openstack/{version}/{name}"] = made[name]
     for number, item in enumerate(guest.personality):
         files[f"openstack/content/{number:04}"] = base64.b64decode(item["contents"])
-    ec2 = {
-        "instance-id": guest.server_id,
-        "local-hostname": guest.hostname,
-        "hostname": guest.hostname,
-        "ami-launch-index": 0,
-        "placement": {"availability-zone": guest.availability_zone},
-        "public-keys": {"0": {"openssh-key": guest.public_key}} if guest.public_key else {},
-    }
-    files["ec2/latest/meta-data.json"] = json.dumps(ec2).encode()
+    tree = guest_metadata.ec2_tree(facts)
+    files["ec2/latest/meta-data.json"] = to_json(guest_metadata.ec2_json(tree["meta-data"]))
     if user_data is not None:
         files["ec2/latest/user-data"] = user_data
     return files

@@ -25,7 +25,6 @@ from core.errors import DriverError, HaneulError, NotFound
 from lifecycle.host_network import Changed, HostNetwork, Port
 from network.drivers.base import Applied, NetworkDriver
 from network.drivers.linux import options
-from network.drivers.linux.alone import claim
 from network.drivers.linux.bridges import Bridges
 from network.drivers.linux.firewall import Firewall
 from network.drivers.linux.netlink import Links
@@ -55,15 +54,6 @@ class LinuxDriver(NetworkDriver):
         """Look for what is needed, make the host's gateways. Raises DriverError with one line."""
         if os.geteuid() != 0:
             raise DriverError("the network agent needs root (it makes devices, namespaces and rules)")
-        self._alone = claim()
-        try:
-            self._start_parts()
-        except BaseException:
-            self._alone.close()
-            raise
-        self._running = True
-
-    def _start_parts(self) -> None:
         settings = self.conf.network_linux
         self.links = Links()
         self.bridges = Bridges(self.links)
@@ -80,6 +70,7 @@ class LinuxDriver(NetworkDriver):
         self.taps.start()
         self.firewall.start()
         self.uplinks.start()
+        self._running = True
 
     def _tunnel_address(self) -> str | None:
         """As configured, if the host has it; else the one that it speaks to its default gateway with."""
@@ -102,7 +93,6 @@ class LinuxDriver(NetworkDriver):
         if self._running:
             self._running = False
             self.links.close()
-            self._alone.close()
 
     def configurations(self) -> dict[str, Any]:
         mappings = {**self.uplinks.devices, **{name: f"hgw:{name}" for name in self.uplinks.gateways}}
