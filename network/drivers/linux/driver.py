@@ -12,29 +12,33 @@ import contextlib
 import os
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyroute2
 from oslo_config import cfg
-from oslo_log import log as logging
 
 from core import config
-from core.errors import DriverError, HaneulError, NotFound
+from core.errors import DriverError, NotFound
 from lifecycle.host_network import Changed, HostNetwork, Port
 from network.drivers.base import Applied, NetworkDriver
 from network.drivers.linux import options
 from network.drivers.linux.bridges import Bridges
+from network.drivers.linux.dhcp import Dhcp
 from network.drivers.linux.firewall import Firewall
+from network.drivers.linux.metadata import Metadata
+from network.drivers.linux.namespaces import Namespaces
 from network.drivers.linux.netlink import Links
 from network.drivers.linux.networks import Networks
 from network.drivers.linux.nft import Tables
+from network.drivers.linux.parts import attempt
+from network.drivers.linux.qos import Limits
+from network.drivers.linux.routers import Routers
 from network.drivers.linux.taps import Taps, is_tap
+from network.drivers.linux.trace import local_path
 from network.drivers.linux.tunnels import Tunnels
 from network.drivers.linux.vlans import Uplinks
 
-LOG = logging.getLogger(__name__)
 BRIDGE_NETFILTER = Path("/proc/sys/net/bridge")
 
 
@@ -66,11 +70,19 @@ class LinuxDriver(NetworkDriver):
         self.networks = Networks(self.links, self.bridges, self.tunnels, self.uplinks)
         self.taps = Taps(self.links, settings.tap_user)
         self.firewall = Firewall(Tables(settings.nft_command), self.networks.outlet)
+        self.limits = Limits(self.links)
+        self.namespaces = Namespaces(Path(settings.netns_folder))
+        self.metadata = Metadata(self.conf, self.namespaces)
+        self.dhcp = Dhcp(self.conf, self.bridges, self.namespaces, self.metadata)
+        self.routers = Routers(self.conf, self.bridges, self.namespaces, self.metadata)
         need_bridge_netfilter()
         self.taps.start()
         self.firewall.start()
         self.uplinks.start()
+        self.metadata.start()
         self._running = True
+        self.dhcp.start()
+        self.routers.start()
 
     def _tunnel_address(self) -> str | None:
         """As configured, if the host has it; else the one that it speaks to its default gateway with."""
@@ -92,6 +104,9 @@ class LinuxDriver(NetworkDriver):
     def close(self) -> None:
         if self._running:
             self._running = False
+            self.dhcp.close()
+            self.routers.close()
+            self.metadata.close()
             self.links.close()
 
     def configurations(self) -> dict[str, Any]:
@@ -112,6 +127,8 @@ class LinuxDriver(NetworkDriver):
         with self._lock:
             self._apply_networks(state, changed, applied)
             self._apply_ports(state, changed, applied)
+            self.dhcp.apply(state, changed, applied)
+            self.routers.apply(state, changed, applied)
             self._remove_networks(state, changed, applied)
         return applied
 
@@ -135,10 +152,12 @@ class LinuxDriver(NetworkDriver):
             with attempt(applied, f"port {port_id}"):
                 device = self._devices.get(port_id) or f"tap{port_id[:11]}"
                 self.taps.remove(port_id, device)
+                self.limits.remove(port_id)
                 self._devices.pop(port_id, None)
         if changed.everything:
             with attempt(applied, "ports that are gone"):
                 self.taps.remove_strangers(state.ports)
+                self.limits.remove_strangers(state.ports)
         safe = False
         with attempt(applied, "security groups"):
             self.firewall.apply(state, changed)
@@ -156,6 +175,7 @@ class LinuxDriver(NetworkDriver):
             if network is None:
                 raise DriverError(f"its network {port.network_id} is not on this host")
             self.taps.ensure(port, network)
+            self.limits.ensure(port)
             self._devices[port.id] = port.device
             return "ACTIVE" if port.admin_state_up and network.admin_state_up else "DOWN"
         return "ERROR"
@@ -172,7 +192,9 @@ class LinuxDriver(NetworkDriver):
         port = state.ports.get(port_id)
         if port is None:
             raise NotFound(f"port {port_id} is not on this host")
-        return []
+        with self._lock:
+            hops = local_path(self.networks, self.firewall, state, port)
+            return [*hops, *self.dhcp.trace(state, port), *self.routers.trace(state, port)]
 
 
 def need_bridge_netfilter() -> None:
@@ -182,19 +204,6 @@ def need_bridge_netfilter() -> None:
             subprocess.run(["modprobe", "br_netfilter"], capture_output=True, check=False, timeout=30)
     if not BRIDGE_NETFILTER.exists():
         raise DriverError("the kernel module br_netfilter is missing: modprobe br_netfilter")
-
-
-@contextlib.contextmanager
-def attempt(applied: Applied, what: str) -> Iterator[None]:
-    """One thing's failure is a line in ``applied.errors``; the others go on."""
-    try:
-        yield
-    except HaneulError as error:
-        LOG.warning("%s: %s (%r)", what, error.message, error.cause)
-        applied.errors.append(f"{what}: {error.message}")
-    except Exception as error:
-        LOG.exception("%s", what)
-        applied.errors.append(f"{what}: {type(error).__name__}: {error}")
 
 
 def _address_of(route: pyroute2.IPRoute, index: int | None) -> str | None:

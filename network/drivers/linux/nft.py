@@ -116,7 +116,7 @@ class Present:
 class Tables:
     """``table bridge haneul`` and ``table inet haneul`` of this network namespace."""
 
-    families = ("bridge", "inet")
+    families: tuple[str, ...] = ("bridge", "inet")
 
     def __init__(self, command: str = "nft") -> None:
         self.command = command

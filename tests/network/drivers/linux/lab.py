@@ -18,6 +18,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import tempfile
 import threading
 import time
 import uuid
@@ -121,7 +122,12 @@ class Host(Namespace):
 
     def __init__(self, hint: str, tunnel_address: str | None = None, **settings: Any) -> None:
         super().__init__(hint)
-        self.settings = {"tunnel_address": tunnel_address, **settings}
+        self.folder = Path(tempfile.mkdtemp(prefix="haneul-host-"))
+        self.settings = {
+            "tunnel_address": tunnel_address,
+            "netns_folder": str(self.folder / "netns"),
+            **settings,
+        }
         self.tunnel_address = tunnel_address or ""
         self.state = HostNetwork()
         self.inside: Inside | None = None
@@ -129,17 +135,19 @@ class Host(Namespace):
 
     def start(self) -> None:
         self.inside = Inside(self.name)
-        conf = config.load()
+        conf = config.load(overrides={"state_path": str(self.folder)})
         config.register(conf, options.list_opts())
         for key, value in self.settings.items():
             conf.set_override(key, value, group=options.GROUP)
-        self.driver = LinuxDriver(conf, self.name)
-        self.inside(self.driver.start)
+        driver = LinuxDriver(conf, self.name)
+        self.inside(driver.start)
+        self.driver = driver
 
     def stop(self) -> None:
         """As an agent that is killed: the data plane stays."""
-        if self.inside is not None and self.driver is not None:
-            self.inside(self.driver.close)
+        if self.inside is not None:
+            if self.driver is not None:
+                self.inside(self.driver.close)
             self.inside.close()
         self.inside = self.driver = None
 
@@ -167,8 +175,14 @@ class Host(Namespace):
         return changed
 
     def close(self) -> None:
+        """All that the driver has left: namespaces and what runs in them, then the rest."""
+        if self.driver is not None:
+            self.state = HostNetwork()
+            self.apply(errors=True)
         self.stop()
         super().close()
+        subprocess.run(["umount", "-l", str(self.folder / "netns")], capture_output=True, check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def open_tap(name: str) -> int:
