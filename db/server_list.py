@@ -10,6 +10,8 @@ import dataclasses
 import datetime
 import functools
 import re
+import threading
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,8 +25,11 @@ from db.global_schema import server_mappings
 from db.servers import Row
 from db.sessions import Database, Databases
 
-_HEAVY = frozenset({"user_data", "public_key", "image", "networks"})
+_HEAVY = frozenset({"user_data", "image"})
+_NEVER = frozenset({"public_key", "networks"})
 _PLAIN = re.compile(r"^[\w @%/:,-]*$")
+_WARNINGS = threading.Lock()
+"""catch_warnings changes a list that all threads share."""
 Sort = Sequence[tuple[str, str]]
 
 
@@ -70,7 +75,7 @@ class Filter:
 
 @dataclasses.dataclass
 class Listed:
-    """One page. ``down``: ids of the cells that did not answer."""
+    """One page, each row with ``tagged``. ``down``: ids of the cells that did not answer."""
 
     rows: list[tuple[Database, Row]]
     down: list[int]
@@ -79,7 +84,10 @@ class Listed:
 def pattern(text: str, field: str) -> str:
     """A regular expression as a list may be asked for. :raises BadRequest: it is none."""
     try:
-        re.compile(text)
+        with _WARNINGS, warnings.catch_warnings():
+            # "[[:alpha:]]" is the database's to understand: what Python may read into it one day is no matter
+            warnings.simplefilter("ignore", FutureWarning)
+            re.compile(text)
     except re.error as error:
         # upstream's databases read "*" as a wildcard or as itself: a name that contains the text
         if text.strip("*") == text:
@@ -171,8 +179,10 @@ def _page(
     heavy: bool,
 ) -> list[Row]:
     table = tables.servers
-    columns = [column for column in table.columns if heavy or column.name not in _HEAVY]
-    names = [column.name for column in columns]
+    left_out = _NEVER if heavy else _NEVER | _HEAVY
+    columns: list[sa.ColumnElement[Any]] = [each for each in table.columns if each.name not in left_out]
+    names = [*(column.name for column in columns), "tagged"]
+    columns.append(servers.tagged(table))
     conditions = _conditions(tables, wanted)
     found: list[Row] = []
     while True:
@@ -218,7 +228,7 @@ def page(
     *,
     heavy: bool = False,
 ) -> Listed:
-    """One page over all databases. ``heavy``: with user_data, image and the like.
+    """One page over all databases. ``heavy``: with user_data and image.
 
     :raises BadRequest: the marker is no server, or the database can't read a regular expression.
     """

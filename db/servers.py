@@ -60,6 +60,30 @@ _GET = {
     table_: sa.select(table_).where(table_.c.id == sa.bindparam("server_id"))
     for table_ in (global_schema.servers, cell_schema.servers)
 }
+_TAGGED = {
+    table_: sa.exists().where(tags.c.server_id == table_.c.id).label("tagged")
+    for table_, tags in (
+        (global_schema.servers, global_schema.server_tags),
+        (cell_schema.servers, cell_schema.server_tags),
+    )
+}
+_SERVICE = ("disabled", "forced_down", "last_seen_at")
+_SHOW = {
+    # one round trip for what an answer is made of: whether there are tags, and the state of the host
+    global_schema.servers: _GET[global_schema.servers].add_columns(_TAGGED[global_schema.servers]),
+    cell_schema.servers: _GET[cell_schema.servers]
+    .add_columns(
+        _TAGGED[cell_schema.servers],
+        *(cell_schema.services.c[name].label(f"service_{name}") for name in _SERVICE),
+    )
+    .outerjoin(
+        cell_schema.services,
+        sa.and_(
+            cell_schema.services.c.host == cell_schema.servers.c.host,
+            cell_schema.services.c.binary == "nova-compute",
+        ),
+    ),
+}
 _TAGS = {
     tags: sa.select(tags.c.server_id, tags.c.tag)
     .where(tags.c.server_id.in_(sa.bindparam("server_ids", expanding=True)))
@@ -80,30 +104,47 @@ def mapping(databases: Databases, server_id: str) -> Row | None:
         return dict(found) if found is not None else None
 
 
-def find(databases: Databases, server_id: str, *, deleted: bool = False) -> Located:
+def tagged(table_: sa.Table) -> sa.ColumnElement[bool]:
+    """For lists: a column that says whether a server has tags at all."""
+    return _TAGGED[table_]
+
+
+def find(databases: Databases, server_id: str, *, deleted: bool = False, shown: bool = False) -> Located:
     """The server and where it lives. ``deleted``: also when it is deleted.
 
+    ``shown``: with ``tagged`` and, in a cell, what ``host_state_of`` reads.
+    A server that is in a cell stays there, so a process asks the mapping once.
     :raises NotFound: no such server. :raises DBConnectionError: its cell is down.
     """
+    statements = _SHOW if shown else _GET
+    cell_id = databases.placements.get(server_id)
+    if cell_id is not None:
+        row = get(databases.cell(cell_id), server_id, statements)
+        if row is not None and not row["deleted"]:
+            return Located(databases.cell(cell_id), row)
     for _ in range(_MOVES):
         where = mapping(databases, server_id)
         if where is None or (where["deleted"] and not deleted):
             raise not_found(server_id)
         database = databases.cell(where["cell_id"])
-        row = get(database, server_id)
+        row = get(database, server_id, statements)
         if row is not None:
             if row["deleted"] and not deleted:
                 raise not_found(server_id)
+            databases.placed(server_id, database.cell_id)
             return Located(database, row)
         # between the two reads it moved to its cell: the mapping knows by now
     raise not_found(server_id)
 
 
-def get(database: Database, server_id: str) -> Row | None:
+def get(
+    database: Database, server_id: str, statements: Mapping[sa.Table, sa.Select[Any]] = _GET
+) -> Row | None:
     """The row in this database, or None."""
     with database.read() as connection:
-        found = connection.execute(_GET[table(database)], {"server_id": server_id}).mappings().first()
-        return dict(found) if found is not None else None
+        found = connection.execute(statements[table(database)], {"server_id": server_id})
+        row = found.first()
+        return dict(zip(found.keys(), row, strict=True)) if row is not None else None
 
 
 def insert(
@@ -324,20 +365,37 @@ def groups_of(databases: Databases, server_id: str) -> list[str]:
 
 def host_states(cell: Database, hosts: Iterable[str], down_after_s: float) -> dict[str, str]:
     """host_status of these hosts of a cell: UP, UNKNOWN (not seen lately), DOWN (declared so), MAINTENANCE."""
-    table_ = cell_schema.services
-    oldest = now() - datetime.timedelta(seconds=down_after_s)
-    states = {}
     with cell.read() as connection:
-        rows = connection.execute(
-            sa.select(table_.c.host, table_.c.disabled, table_.c.forced_down, table_.c.last_seen_at).where(
-                table_.c.binary == "nova-compute", table_.c.host.in_(sorted(hosts))
-            )
-        )
-        for host, disabled, forced_down, seen in rows:
-            if forced_down:
-                states[host] = "DOWN"
-            elif seen is None or seen < oldest:
-                states[host] = "UNKNOWN"
-            else:
-                states[host] = "MAINTENANCE" if disabled else "UP"
-    return states
+        rows = connection.execute(_HOST_STATES, {"hosts": sorted(hosts)})
+        return {
+            host: _host_state(disabled, forced_down, seen, down_after_s)
+            for host, disabled, forced_down, seen in rows
+        }
+
+
+def host_state_of(row: Row, down_after_s: float) -> str | None:
+    """host_status of a server that was read with it (``find``, shown); None: it was not."""
+    if "service_disabled" not in row:
+        return None
+    if row["service_disabled"] is None:
+        return "UNKNOWN" if row["host"] else ""
+    disabled, forced_down, seen = (row[f"service_{name}"] for name in _SERVICE)
+    return _host_state(disabled, forced_down, seen, down_after_s)
+
+
+def _host_state(
+    disabled: bool, forced_down: bool, seen: datetime.datetime | None, down_after_s: float
+) -> str:
+    if forced_down:
+        return "DOWN"
+    if seen is None or seen < now() - datetime.timedelta(seconds=down_after_s):
+        return "UNKNOWN"
+    return "MAINTENANCE" if disabled else "UP"
+
+
+_HOST_STATES = sa.select(
+    cell_schema.services.c.host, *(cell_schema.services.c[name] for name in _SERVICE)
+).where(
+    cell_schema.services.c.binary == "nova-compute",
+    cell_schema.services.c.host.in_(sa.bindparam("hosts", expanding=True)),
+)

@@ -15,6 +15,7 @@ stale generation.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import functools
 import importlib
 import threading
@@ -44,6 +45,8 @@ OPTS = [
     cfg.IntOpt("max_overflow", default=30, min=0, help="Connections beyond max_pool_size under load."),
 ]
 GROUP = "database"
+_PLACEMENTS = 50_000
+"""Servers whose cell a process remembers: some 10 MB."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,6 +68,15 @@ def _with_driver(url: sa.URL) -> sa.URL:
     return url.set(drivername="mysql+mysqldb")
 
 
+def _conversions() -> dict[int, Any]:
+    """mysqlclient's, but moments read in C: a page of servers has a thousand of them."""
+    from MySQLdb.constants import FIELD_TYPE
+    from MySQLdb.converters import conversions
+
+    moments = (FIELD_TYPE.DATETIME, FIELD_TYPE.TIMESTAMP)
+    return {**conversions, **dict.fromkeys(moments, datetime.datetime.fromisoformat)}
+
+
 def make_engine(url: str, pool_size: int = 10, max_overflow: int = 30) -> sa.Engine:
     """An engine with oslo.db's exceptions and our SQLite and MariaDB settings."""
     parsed = _with_driver(sa.make_url(url))
@@ -82,6 +94,8 @@ def make_engine(url: str, pool_size: int = 10, max_overflow: int = 30) -> sa.Eng
         options.update(pool_size=pool_size, max_overflow=max_overflow, pool_recycle=3600)
         if parsed.get_backend_name() in ("mysql", "mariadb"):
             parsed = parsed.update_query_dict({"charset": "utf8mb4"})
+        if parsed.drivername == "mysql+mysqldb":
+            options["connect_args"] = {"conv": _conversions()}
     engine = sa.create_engine(parsed, **options)
     if engine.dialect.name == "sqlite":
         _configure_sqlite(engine)
@@ -206,6 +220,8 @@ class Databases:
         self.global_ = Database(self._engine(conf.database.connection))
         self._cells: dict[int, Database] = {}
         self._rows: dict[int, dict[str, Any]] = {}
+        self.placements: dict[str, int] = {}
+        """server id → cell id, of servers that somebody asked for: what is in a cell stays there"""
         self._read_at = 0.0
         self._lock = threading.Lock()
 
@@ -244,6 +260,13 @@ class Databases:
     def cells(self) -> list[Database]:
         """The databases of all cells."""
         return [self.cell(row["id"]) for row in self.cell_rows()]
+
+    def placed(self, server_id: str, cell_id: int | None) -> None:
+        """Remember in ``placements`` that a server is in a cell."""
+        if cell_id is not None:
+            if len(self.placements) >= _PLACEMENTS:
+                self.placements = {}
+            self.placements[server_id] = cell_id
 
     def dispose(self) -> None:
         self.global_.dispose()

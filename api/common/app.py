@@ -6,7 +6,7 @@ Order, outermost first, and why:
    every answer carries an id and is counted.
 2. ``HTTPProxyToWSGI``: the client's real scheme and host, before links are made.
 3. keystonemiddleware: who asks.
-4. pecan: ``_route`` leads every path to ``dispatch``, which finds the operation,
+4. pecan: leads every path to ``dispatch``, which finds the operation,
    checks microversion, token, policy and schema, calls the handler and renders.
 """
 
@@ -216,11 +216,7 @@ class _Root:
         self._api = api
 
     @pecan.expose(content_type=None)
-    def _route(self, remainder: list[str], request: webob.Request | None = None) -> tuple[Any, list[str]]:
-        return self.dispatch, []
-
-    @pecan.expose(content_type=None)
-    def dispatch(self, request: webob.Request, response: webob.Response, **_params: Any) -> webob.Response:
+    def dispatch(self, request: webob.Request, response: webob.Response) -> webob.Response:
         return self._api.handle(request)
 
 
@@ -230,6 +226,14 @@ class _Pecan(pecan.core.ExplicitPecan):
     The explicit kind hands the request over; the other keeps it in variables of the
     module, which a second application in the process would replace.
     """
+
+    def find_controller(self, state: Any) -> tuple[Any, list[Any], dict[str, Any]]:
+        """Always the same: no need to walk the path, inspect signatures and parse what may be arguments."""
+        state.controller = self.root.dispatch
+        return state.controller, [state.request, state.response], {}
+
+    def invoke_controller(self, controller: Any, args: list[Any], kwargs: Any, state: Any) -> None:
+        state.response = controller(*args)
 
     def _handle_empty_response_body(self, state: Any) -> None:
         """Upstream has calls that answer 200 with nothing; and a streamed body must not be looked at."""

@@ -17,8 +17,8 @@ from lifecycle.server_ports import kept_ports
 from lifecycle.states import SERVER, check_server
 
 
-def find(call: Call, *, deleted: bool = False) -> Located:
-    """The server of the path. What the asker may not see is not there.
+def find(call: Call, *, deleted: bool = False, shown: bool = False) -> Located:
+    """The server of the path. What the asker may not see is not there. ``shown``: see ``db.servers.find``.
 
     :raises NotFound: none, or another project's. :raises Forbidden: policy says no.
     """
@@ -28,7 +28,7 @@ def find(call: Call, *, deleted: bool = False) -> Located:
     except ValueError:
         # clients look up by name first: a name is no id
         raise servers.not_found(server_id) from None
-    found = servers.find(call.services.databases, canonical, deleted=deleted)
+    found = servers.find(call.services.databases, canonical, deleted=deleted, shown=shown)
     if found.row["project_id"] != call.context.project_id and not common.is_admin(call):
         raise servers.not_found(server_id)
     call.authorize(target_of(found.row))

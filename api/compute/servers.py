@@ -82,9 +82,11 @@ class ServersController(Controller):
         return result
 
     def _tags(self, rows: Iterable[tuple[Database, Row]]) -> dict[str, list[str]]:
-        """One statement per database that has servers on the page."""
+        """One statement per database that has servers with tags on the page."""
         by_database: dict[int | None, tuple[Database, list[str]]] = {}
         for database, row in rows:
+            if not row.get("tagged", True):
+                continue
             by_database.setdefault(database.cell_id, (database, []))[1].append(row["id"])
         found: dict[str, list[str]] = {}
         for database, ids in by_database.values():
@@ -97,14 +99,17 @@ class ServersController(Controller):
             return {}
         result: dict[str, str] = {}
         by_cell: dict[int, tuple[Database, list[Row]]] = {}
+        down_after_s = self.services.conf.service_down_time
         for database, row in rows:
-            if row["host"] and database.cell_id:
+            if (known := servers.host_state_of(row, down_after_s)) is not None:
+                result[row["id"]] = known
+            elif row["host"] and database.cell_id:
                 by_cell.setdefault(database.cell_id, (database, []))[1].append(row)
             else:
                 result[row["id"]] = ""
         for database, placed in by_cell.values():
             hosts = {row["host"] for row in placed}
-            states = servers.host_states(database, hosts, self.services.conf.service_down_time)
+            states = servers.host_states(database, hosts, down_after_s)
             result.update((row["id"], states.get(row["host"], "UNKNOWN")) for row in placed)
         if view.sees_unknown_hosts:
             return {server_id: state for server_id, state in result.items() if state == "UNKNOWN"}
@@ -116,7 +121,7 @@ class ServersController(Controller):
     def show(self, call: Call) -> dict[str, Any]:
         """Show a server."""
         try:
-            found = server_access.find(call)
+            found = server_access.find(call, shown=True)
         except db_exc.DBConnectionError:
             return self._unreachable(call)
         return {"server": self.shown(call, found)}
@@ -124,14 +129,16 @@ class ServersController(Controller):
     def shown(self, call: Call, found: Located) -> dict[str, Any]:
         """A server as show and update answer it."""
         view = View(call)
-        tags = servers.tags_of(found.database, [found.id])[found.id] if view.needs_tags else ()
+        tags = self._tags([(found.database, found.row)]) if view.needs_tags else {}
         status = self._host_status(view, [(found.database, found.row)])
         groups = None
         if call.since("2.71"):
             groups = (
                 servers.groups_of(self.services.databases, found.id) if found.row["server_group_id"] else []
             )
-        return view.full(found.row, tags=tags, host_status=status.get(found.id), groups=groups)
+        return view.full(
+            found.row, tags=tags.get(found.id, ()), host_status=status.get(found.id), groups=groups
+        )
 
     def _unreachable(self, call: Call) -> dict[str, Any]:
         """The server's cell is down: what the global database knows (2.69)."""
