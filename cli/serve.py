@@ -35,6 +35,7 @@ ROLES = {
     "image": "image.service:make_role",
     "api-image": "api.image.app:make_role",
     "api-network": "api.network.app:make_role",
+    "api-volume": "api.volume.app:make_role",
     "api-compute": "api.compute.app:make_role",
     "api-metadata": "api.metadata.app:make_role",
     "compute": "compute.service:make_role",

@@ -27,6 +27,7 @@ PORTS = {
     "image_api": 9292,
     "network_api": 9696,
     "metadata_api": 8775,
+    "volume_api": 8776,
     "metrics": 9464,
 }
 # (catalog name, type, group, path, what it is)
@@ -34,6 +35,9 @@ CATALOG = (
     ("nova", "compute", "compute_api", "/v2.1", "Servers"),
     ("glance", "image", "image_api", "", "Images"),
     ("neutron", "network", "network_api", "", "Networks"),
+    # block-storage is the type; clients of today and of old look for the other two as well
+    ("cinder", "block-storage", "volume_api", "/v3", "Volumes"),
+    ("cinderv3", "volumev3", "volume_api", "/v3", "Volumes"),
 )
 SERVICE_USERS = ("nova", "glance", "placement", "cinder", "neutron", "ironic")
 

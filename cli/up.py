@@ -26,7 +26,7 @@ from cli.state import CHECKOUT, StateFolder
 from core.errors import Unavailable
 
 # what `up` waits for may fail at first: it tries again
-WAITED_FOR = ("identity", "databases", "api-image", "api-compute", "api-network")
+WAITED_FOR = ("identity", "databases", "api-image", "api-compute", "api-network", "api-volume")
 EXAMPLES = """\
 examples:
   haneul up                                a cloud with real guests (libvirt, QEMU)

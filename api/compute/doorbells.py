@@ -24,7 +24,7 @@ _MOST = 10_000
 """Ids kept for a broker that does not answer; the sweeper finds what is beyond."""
 
 
-class _Bell:
+class Bell:
     """One destination: what is to be sent, and the thread that sends it."""
 
     def __init__(self, name: str, send: Callable[[list[Any]], None]) -> None:
@@ -57,7 +57,7 @@ class Doorbells:
         self._conf = conf
         self._databases = databases
         self._messaging: dict[str | None, Messaging] = {}
-        self._bells: dict[Any, _Bell] = {}
+        self._bells: dict[Any, Bell] = {}
         self._agents: dict[int, AgentClient] = {}
         self._lock = threading.RLock()
 
@@ -95,7 +95,7 @@ class Doorbells:
             self._bells.clear()
             self._messaging.clear()
 
-    def _bell(self, key: Any, make: Callable[[], _Bell]) -> _Bell:
+    def _bell(self, key: Any, make: Callable[[], Bell]) -> Bell:
         bell = self._bells.get(key)
         if bell is None:
             with self._lock:
@@ -114,27 +114,27 @@ class Doorbells:
         urls = {row["id"]: row["transport_url"] for row in self._databases.cell_rows()}
         return self._transport(urls.get(cell_id) or None)
 
-    def _make_scheduler(self) -> _Bell:
-        return _Bell("ring-scheduler", lambda _items: SchedulerClient(self._transport(None)).ring())
+    def _make_scheduler(self) -> Bell:
+        return Bell("ring-scheduler", lambda _items: SchedulerClient(self._transport(None)).ring())
 
-    def _make_conductor(self, cell_id: int) -> _Bell:
-        return _Bell(
+    def _make_conductor(self, cell_id: int) -> Bell:
+        return Bell(
             f"ring-conductor-{cell_id}",
             lambda ids: ConductorClient(self._messaging_of(cell_id)).ring(ids),
         )
 
-    def _make_cancel(self, cell_id: int) -> _Bell:
+    def _make_cancel(self, cell_id: int) -> Bell:
         def send(pairs: list[tuple[str, str]]) -> None:
             client = self.agent(cell_id)
             for host in {host for host, _ in pairs}:
                 client.cancel(host, [intent_id for target, intent_id in pairs if target == host])
 
-        return _Bell(f"cancel-{cell_id}", send)
+        return Bell(f"cancel-{cell_id}", send)
 
-    def _make_events(self, cell_id: int) -> _Bell:
+    def _make_events(self, cell_id: int) -> Bell:
         def send(pairs: list[tuple[str, dict[str, Any]]]) -> None:
             client = self.agent(cell_id)
             for host in dict.fromkeys(host for host, _ in pairs):
                 client.external_events(host, [event for target, event in pairs if target == host])
 
-        return _Bell(f"events-{cell_id}", send)
+        return Bell(f"events-{cell_id}", send)

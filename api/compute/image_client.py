@@ -89,6 +89,11 @@ class ImageClient:
         images: list[Image] = self._request(context, "GET", "/v2/images", params=filters)["images"]
         return images
 
+    def create(self, context: RequestContext, image: Image) -> Image:
+        """A new image without data, the asker's. :raises BadRequest: :raises Forbidden:"""
+        made: Image = self._request(context, "POST", "/v2/images", json=image)
+        return made
+
     def delete(self, context: RequestContext, image_id: str) -> None:
         """:raises NotFound: :raises Forbidden: protected, or another's."""
         self._request(context, "DELETE", f"/v2/images/{image_id}")

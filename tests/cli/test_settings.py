@@ -77,6 +77,8 @@ def test_the_plan_reads_back_as_it_was_written(state: StateFolder) -> None:
         "compute": addresses.url("compute_api", "/v2.1"),
         "image": addresses.url("image_api"),
         "network": addresses.url("network_api"),
+        "block-storage": addresses.url("volume_api", "/v3"),
+        "volumev3": addresses.url("volume_api", "/v3"),
     }
     assert {user.name for user in plan.users} >= {"nova", "glance", "demo"}
     assert len({user.password for user in plan.users}) == len(plan.users)

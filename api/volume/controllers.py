@@ -1,0 +1,70 @@
+"""All controllers of the Volume API, in one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.common.operations import Controller
+from api.volume.attachments import AttachmentsController
+from api.volume.backends import (
+    AvailabilityZonesController,
+    ClustersController,
+    HostsController,
+    PoolsController,
+    ServicesController,
+    WorkersController,
+)
+from api.volume.extensions import ExtensionsController, ResourceFiltersController
+from api.volume.messages import MessagesController
+from api.volume.qos_specs import QosSpecsController
+from api.volume.quotas import LimitsController, QuotaClassSetsController, QuotaSetsController
+from api.volume.snapshots import SnapshotMetadataController, SnapshotsController
+from api.volume.transfers import TransfersController
+from api.volume.types import (
+    DefaultTypesController,
+    TypeAccessController,
+    TypeEncryptionController,
+    TypeExtraSpecsController,
+    TypesController,
+)
+from api.volume.versions import VersionsController
+from api.volume.volume_actions import VolumeActionsController
+from api.volume.volume_attach_actions import VolumeAttachActionsController
+from api.volume.volume_flags import VolumeFlagsController
+from api.volume.volumes import VolumeMetadataController, VolumesController
+
+CONTROLLERS: tuple[type[Controller], ...] = (
+    VersionsController,
+    ExtensionsController,
+    ResourceFiltersController,
+    VolumesController,
+    VolumeMetadataController,
+    VolumeActionsController,
+    VolumeFlagsController,
+    VolumeAttachActionsController,
+    AttachmentsController,
+    SnapshotsController,
+    SnapshotMetadataController,
+    TransfersController,
+    TypesController,
+    TypeExtraSpecsController,
+    TypeAccessController,
+    TypeEncryptionController,
+    DefaultTypesController,
+    QosSpecsController,
+    QuotaSetsController,
+    QuotaClassSetsController,
+    LimitsController,
+    MessagesController,
+    AvailabilityZonesController,
+    ServicesController,
+    HostsController,
+    PoolsController,
+    ClustersController,
+    WorkersController,
+)
+
+
+def all_controllers(services: Any) -> list[Controller]:
+    """One object of each, made with what the API has."""
+    return [controller(services) for controller in CONTROLLERS]
