@@ -54,9 +54,12 @@ def test_life(api: Api) -> None:
     ],
 )
 def test_bad_fields_are_400(api: Api, wrong: dict[str, Any]) -> None:
-    api.post("/os-aggregates", {"aggregate": {"name": "a", **wrong}}, as_=ADMIN, status=400)
-    make(api, "there")
+    answer = api.post("/os-aggregates", {"aggregate": {"name": "a", **wrong}}, as_=ADMIN, status=400)
+    assert next(iter(wrong)) in answer.json["badRequest"]["message"]
+    made = make(api, "there")
     api.put("/os-aggregates/1", {"aggregate": wrong}, as_=ADMIN, status=400)
+    assert [found["name"] for found in api.get("/os-aggregates", as_=ADMIN).json["aggregates"]] == ["there"]
+    assert made["updated_at"] == api.get("/os-aggregates/1", as_=ADMIN).json["aggregate"]["updated_at"]
 
 
 def test_names_are_unique_and_ids_numbers(api: Api) -> None:
@@ -69,6 +72,7 @@ def test_names_are_unique_and_ids_numbers(api: Api) -> None:
     for unknown in ("9", "-1", "99999999999999999999"):
         api.get(f"/os-aggregates/{unknown}", as_=ADMIN, status=404)
     api.post("/os-aggregates", {"aggregate": {"name": "c"}}, as_=MEMBER, status=403)
+    assert [each["name"] for each in api.get("/os-aggregates", as_=ADMIN).json["aggregates"]] == ["a", "b"]
 
 
 def test_hosts_and_who_is_told(api: Api, services: ComputeServices) -> None:
@@ -111,3 +115,9 @@ def test_a_host_has_one_zone_and_keeps_it_while_servers_are_there(
     body = {"aggregate": {"availability_zone": "east"}}
     api.put("/os-aggregates/1", body, as_=ADMIN, status=409)
     act(api, 3, remove_host={"host": "h1"})
+    aggregates = api.get("/os-aggregates", as_=ADMIN).json["aggregates"]
+    assert [(each["availability_zone"], each["hosts"]) for each in aggregates] == [
+        ("north", ["h1"]),
+        ("south", []),
+        (None, []),
+    ]

@@ -80,7 +80,9 @@ def test_create_is_for_administrators_and_refuses_duplicates(api: Api) -> None:
     ],
 )
 def test_bad_fields_are_400(api: Api, wrong: dict[str, Any]) -> None:
-    api.post("/flavors", {"flavor": {**SMALL, **wrong}}, as_=ADMIN, status=400)
+    answer = api.post("/flavors", {"flavor": {**SMALL, **wrong}}, as_=ADMIN, status=400)
+    assert next(iter(wrong)) in answer.json["badRequest"]["message"]
+    assert api.get("/flavors", as_=ADMIN).json["flavors"] == []
 
 
 def test_numbers_may_come_as_text(api: Api) -> None:
@@ -155,7 +157,8 @@ def test_public_flavors_have_no_access_list(api: Api) -> None:
     make(api)
     api.get("/flavors/1/os-flavor-access", as_=ADMIN, status=404)
     add = {"addTenantAccess": {"tenant": "p2"}}
-    api.post("/flavors/1/action", add, as_=ADMIN, version="2.7", status=409)
+    answer = api.post("/flavors/1/action", add, as_=ADMIN, version="2.7", status=409)
+    assert "public" in answer.json["conflictingRequest"]["message"]
 
 
 def test_extra_specs(api: Api) -> None:
@@ -196,5 +199,7 @@ def test_extra_specs(api: Api) -> None:
 def test_extra_specs_are_checked_from_2_86(api: Api, key: str, value: str, status: int) -> None:
     make(api)
     body = {"extra_specs": {key: value}}
-    api.post("/flavors/1/os-extra_specs", body, as_=ADMIN, version="2.86", status=status)
-    api.post("/flavors/1/os-extra_specs", body, as_=ADMIN, version="2.85", status=200)
+    path = "/flavors/1/os-extra_specs"
+    api.post(path, body, as_=ADMIN, version="2.86", status=status)
+    assert api.get(path, as_=ADMIN).json == (body if status == 200 else {"extra_specs": {}})
+    assert api.post(path, body, as_=ADMIN, version="2.85", status=200).json == body

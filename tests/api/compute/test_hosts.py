@@ -29,7 +29,8 @@ def changes(services: ComputeServices) -> int:
     ],
 )
 def test_administrators_only(api: Api, path: str) -> None:
-    api.get(path, as_=MEMBER, status=403)
+    answer = api.get(path, as_=MEMBER, status=403).json["forbidden"]
+    assert "os_compute_api:" in answer["message"]
 
 
 def test_services_by_microversion(api: Api, services: ComputeServices) -> None:

@@ -69,7 +69,8 @@ def test_filters_are_translated(api: Api, images: ImageApi) -> None:
 def test_until_2_35(api: Api, images: ImageApi) -> None:
     api.get("/images", version="2.36", status=404)
     api.get(f"/images/{IMAGE}", version="2.36", status=404)
-    api.get(f"/images/{IMAGE}/metadata", version="2.38")
+    shown = api.get(f"/images/{IMAGE}/metadata", version="2.38").json["metadata"]
+    assert shown == {"kernel_id": "k", "auto_disk_config": "True"}
     api.get(f"/images/{IMAGE}/metadata", version="2.39", status=404)
 
 
@@ -78,9 +79,12 @@ def test_errors(api: Api, images: ImageApi) -> None:
     api.get("/images/none", status=404)
     images.images[IMAGE]["protected"] = True
     api.delete(f"/images/{IMAGE}", status=403)
+    assert IMAGE in images.images
     del images.images[IMAGE]["protected"]
     api.delete(f"/images/{IMAGE}", status=204)
-    api.delete(f"/images/{IMAGE}", status=404)
+    assert IMAGE not in images.images
+    answer = api.delete(f"/images/{IMAGE}", status=404).json["itemNotFound"]
+    assert IMAGE in answer["message"]
 
 
 def test_metadata(api: Api, images: ImageApi) -> None:

@@ -78,7 +78,9 @@ def test_generation_until_2_91(api: Api) -> None:
 )
 def test_bad_fields_are_400(api: Api, version: str, wrong: dict[str, Any]) -> None:
     body = {"keypair": {"name": "kp", "public_key": ED25519, **wrong}}
-    api.post("/os-keypairs", body, version=version, status=400)
+    answer = api.post("/os-keypairs", body, version=version, status=400).json["badRequest"]
+    assert answer["message"]
+    assert api.get("/os-keypairs").json["keypairs"] == []
 
 
 def test_names_from_2_92_may_have_dots(api: Api) -> None:

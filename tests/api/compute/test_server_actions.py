@@ -125,7 +125,10 @@ def test_only_one_of_many_at_once_wins(api: Api, services: ComputeServices) -> N
 )
 def test_bad_actions_are_400(api: Api, services: ComputeServices, wrong: Any) -> None:
     server_id = booted(api, services)
-    api.post(f"/servers/{server_id}/action", wrong, as_=ADMIN, status=400)
+    before = api.get(f"/servers/{server_id}", as_=ADMIN).json
+    answer = api.post(f"/servers/{server_id}/action", wrong, as_=ADMIN, status=400).json
+    assert answer["badRequest"]["message"]
+    assert api.get(f"/servers/{server_id}", as_=ADMIN).json == before
 
 
 def test_who_may(api: Api, services: ComputeServices) -> None:
@@ -134,6 +137,8 @@ def test_who_may(api: Api, services: ComputeServices) -> None:
     act(api, server_id, "os-stop", status=403, as_=READER)
     act(api, server_id, "os-resetState", {"state": "error"}, status=403)
     act(api, "00000000-0000-0000-0000-000000000000", "os-stop", status=404)
+    server = api.get(f"/servers/{server_id}", as_=ADMIN).json["server"]
+    assert (server["status"], server["OS-EXT-STS:task_state"]) == ("ACTIVE", None)
 
 
 # -- locks and states -----------------------------------------------------------
@@ -161,7 +166,9 @@ def test_what_a_foreign_administrator_locked_the_owner_does_not_unlock(
     server_id = booted(api, services)
     act(api, server_id, "lock", as_="admin@p9")
     act(api, server_id, "unlock", status=403)
+    assert api.get(f"/servers/{server_id}", version="2.9").json["server"]["locked"] is True
     act(api, server_id, "unlock", as_=ADMIN)
+    assert api.get(f"/servers/{server_id}", version="2.9").json["server"]["locked"] is False
 
 
 def test_reset_state(api: Api, services: ComputeServices) -> None:

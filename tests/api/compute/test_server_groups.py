@@ -55,11 +55,13 @@ def test_shape_by_microversion(api: Api) -> None:
 )
 def test_bad_fields_are_400(api: Api, version: str, group: dict[str, Any]) -> None:
     api.post("/os-server-groups", {"server_group": group}, version=version, status=400)
+    assert api.get("/os-server-groups").json["server_groups"] == []
 
 
 def test_soft_policies_from_2_15(api: Api) -> None:
     body = {"server_group": {"name": "g", "policies": ["soft-affinity"]}}
-    api.post("/os-server-groups", body, version="2.15", status=200)
+    made = api.post("/os-server-groups", body, version="2.15", status=200).json["server_group"]
+    assert made["policies"] == ["soft-affinity"]
 
 
 def test_who_may(api: Api) -> None:
@@ -71,6 +73,7 @@ def test_who_may(api: Api) -> None:
     api.post(
         "/os-server-groups", {"server_group": {"name": "g", "policies": ["affinity"]}}, as_=READER, status=403
     )
+    assert len(api.get("/os-server-groups").json["server_groups"]) == 1
     api.delete(path, status=204)
     api.delete(path, status=404)
     api.get(path, status=404)

@@ -188,6 +188,7 @@ def test_delete_while_nobody_places_it_is_done_at_once(api: Api, services: Compu
     server_id = boot(api)
     api.delete(f"/servers/{server_id}", status=204)
     api.get(f"/servers/{server_id}", status=404)
+    assert api.get("/servers").json["servers"] == []
     api.delete(f"/servers/{server_id}", status=404)
     states = {each["kind"]: each["state"] for each in intents_of(services, server_id, None)}
     assert states == {"server.create": "cancelled", "server.delete": "done"}
@@ -197,8 +198,10 @@ def test_delete_while_nobody_places_it_is_done_at_once(api: Api, services: Compu
 
 def test_delete_frees_the_quota(api: Api, services: ComputeServices) -> None:
     config.override(services.conf, "quota.instances", 1)
-    api.delete(f"/servers/{boot(api)}", status=204)
-    boot(api)
+    first = boot(api)
+    api.delete(f"/servers/{first}", status=204)
+    second = boot(api)
+    assert [each["id"] for each in api.get("/servers").json["servers"]] == [second]
 
 
 def test_delete_while_a_scheduler_places_it(api: Api, services: ComputeServices) -> None:

@@ -190,6 +190,7 @@ def test_personality_until_2_56(api: Api, services: ComputeServices) -> None:
     api.post("/servers", body(personality=files, networks="none"), version="2.57", status=400)
     config.override(services.conf, "quota.injected_files", 0)
     api.post("/servers", body(personality=files), status=403)
+    assert len(api.get("/servers").json["servers"]) == 1
 
 
 def test_hosts_are_for_administrators(api: Api) -> None:
@@ -198,10 +199,12 @@ def test_hosts_are_for_administrators(api: Api) -> None:
     asked = body(host="h1", networks="none")
     api.post("/servers", asked, version="2.74", status=403)
     api.post("/servers", asked, version="2.73", as_=ADMIN, status=400)
+    assert api.get("/servers").json["servers"] == []
 
 
 def test_readers_do_not_create(api: Api) -> None:
     api.post("/servers", body(), as_=READER, status=403)
+    assert api.get("/servers").json["servers"] == []
 
 
 def test_key_pair_of_the_user_and_no_other(api: Api, services: ComputeServices) -> None:

@@ -121,6 +121,7 @@ def test_bodies_that_are_no_json(api: Api) -> None:
     headers = {"Content-Type": "application/json"}
     api.request("POST", "/images", b"{nonsense", headers=headers, status=400)
     api.request("POST", "/images", b"", headers=headers, status=400)
+    assert api.names() == []
 
 
 def test_patch_attributes_and_properties(api: Api) -> None:
@@ -205,12 +206,15 @@ def test_formats_are_fixed_once_there_is_data(api: Api) -> None:
     image = api.image(data=b"data")
     api.patch(image["id"], [{"op": "replace", "path": "/disk_format", "value": "qcow2"}], status=403)
     api.patch(image["id"], [{"op": "replace", "path": "/container_format", "value": "ova"}], status=403)
+    shown = api.get(f"/images/{image['id']}").json
+    assert (shown["disk_format"], shown["container_format"]) == ("raw", "bare")
 
 
 def test_deleting(api: Api) -> None:
     image = api.image(protected=True)
     path = f"/images/{image['id']}"
     api.delete(path, status=403)
+    assert api.get(path).json["status"] == "queued"
     api.patch(image["id"], [{"op": "replace", "path": "/protected", "value": False}])
     api.delete(path, status=204)
     api.delete(path, status=404)

@@ -72,4 +72,6 @@ def test_filters(api: Api) -> None:
     ],
 )
 def test_queries_that_can_not_be(api: Api, query: str) -> None:
+    api.image(name="there")
     api.get(f"/images?{query}", status=400)
+    assert api.names() == ["there"]

@@ -62,6 +62,8 @@ def test_what_is_refused(api: Api) -> None:
     # the owner can't accept for somebody else
     api.json("PUT", f"{path}/members/p2", {"status": "accepted"}, status=403)
     api.json("PUT", f"{path}/members/p2", {"status": "accepted"}, as_="reader@p2", status=403)
+    members = api.get(f"{path}/members").json["members"]
+    assert [(each["member_id"], each["status"]) for each in members] == [("p2", "pending")]
 
 
 def test_only_shared_images_have_members(api: Api) -> None:
@@ -69,6 +71,7 @@ def test_only_shared_images_have_members(api: Api) -> None:
     api.post(f"{path}/members", {"member": "p2"}, status=403)
     api.get(f"{path}/members", status=403)
     api.get(f"{path}/members/p2", status=404)
+    assert api.get(path.removeprefix("/v2")).json["visibility"] == "private"
 
 
 def test_limit(api: Api, services: ImageServices) -> None:
@@ -76,3 +79,4 @@ def test_limit(api: Api, services: ImageServices) -> None:
     path = f"/images/{api.image()['id']}"
     api.post(f"{path}/members", {"member": "p2"})
     api.post(f"{path}/members", {"member": "p3"}, status=413)
+    assert [each["member_id"] for each in api.get(f"{path}/members").json["members"]] == ["p2"]

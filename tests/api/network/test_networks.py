@@ -174,6 +174,7 @@ def test_if_match_names_the_revision(api: Api) -> None:
     api.put(path, body, headers=match)
     api.refused("put", path, body, 412, "RevisionNumberConstraintFailed", headers=match)
     api.delete(path, headers=match, status=412)
+    assert api.get(path)["network"]["name"] == "new"
 
 
 def test_a_network_with_ports_stays(api: Api) -> None:

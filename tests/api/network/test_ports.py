@@ -153,7 +153,8 @@ def test_what_a_guest_in_a_shared_network_may_not(api: Api, values: dict[str, An
     api.refused("post", "/ports", body, 403, "PolicyNotAuthorized")
     port = api.port(network)
     api.refused("put", f"/ports/{port['id']}", {"port": values}, 403, "PolicyNotAuthorized")
-    api.port(network, as_=SERVICE, project_id="p1", **values)
+    made = api.port(network, as_=SERVICE, project_id="p1", **values)
+    assert {made["id"], port["id"]} == {each["id"] for each in api.get("/ports")["ports"]}
 
 
 def test_whose_ports_are_seen(api: Api) -> None:

@@ -99,7 +99,10 @@ def test_the_same_rule_twice(api: Api, group: str) -> None:
     ],
 )
 def test_rules_that_make_sense(api: Api, group: str, values: dict[str, Any]) -> None:
-    rule(api, group, status=201, **values)
+    made = rule(api, group, status=201, **values)
+    shown = api.get(f"/security-group-rules/{made['id']}")["security_group_rule"]
+    for name in ("port_range_min", "port_range_max", "direction"):
+        assert shown[name] == values.get(name, shown[name])
 
 
 @pytest.mark.parametrize(
@@ -128,7 +131,9 @@ def test_rules_that_make_sense(api: Api, group: str, values: dict[str, Any]) -> 
 )
 def test_rules_that_make_none(api: Api, group: str, values: dict[str, Any], type_: str) -> None:
     body = {"security_group_id": group, "direction": "ingress", **values}
-    api.refused("post", "/security-group-rules", {"security_group_rule": body}, 400, type_)
+    before = api.get(f"/security-groups/{group}")
+    assert api.refused("post", "/security-group-rules", {"security_group_rule": body}, 400, type_)
+    assert api.get(f"/security-groups/{group}") == before
 
 
 def test_remotes(api: Api, group: str) -> None:

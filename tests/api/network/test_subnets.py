@@ -92,7 +92,8 @@ def test_what_is_refused(api: Api, values: dict[str, Any], status: int, type_: s
 def test_ipv6_modes_that_are_refused(api: Api, values: dict[str, Any]) -> None:
     network = api.network()
     body = {"network_id": network["id"], "ip_version": 6, "cidr": "2001:db8::/64", **values}
-    api.refused("post", "/subnets", {"subnet": body}, 400, "InvalidInput")
+    assert api.refused("post", "/subnets", {"subnet": body}, 400, "InvalidInput")
+    assert api.get("/subnets")["subnets"] == []
 
 
 def test_change(api: Api) -> None:
@@ -132,6 +133,7 @@ def test_only_the_networks_owner_adds_subnets(api: Api) -> None:
     api.refused("post", "/subnets", {"subnet": body}, 403, "PolicyNotAuthorized")
     foreign = {**body, "network_id": api.network(as_=OTHER)["id"]}
     api.refused("post", "/subnets", {"subnet": foreign}, 404, "NetworkNotFound")
+    assert api.get("/subnets", as_=ADMIN)["subnets"] == []
 
 
 def test_pools_hand_out_what_is_free(api: Api) -> None:
@@ -188,3 +190,4 @@ def test_pools_of_a_scope_do_not_overlap(api: Api) -> None:
     api.post("/subnetpools", {"subnetpool": pool})
     api.refused("post", "/subnetpools", {"subnetpool": pool}, 409, "AddressScopePrefixConflict")
     api.refused("delete", f"/address-scopes/{scope['id']}", None, 409, "AddressScopeInUse")
+    assert len(api.get("/subnetpools")["subnetpools"]) == 1
