@@ -294,7 +294,9 @@ class RequestEnvelope:
 
 def make_wsgi(api: Api, authenticate: Callable[[auth.WsgiApp], auth.WsgiApp]) -> auth.WsgiApp:
     """The whole stack for one API."""
-    application: auth.WsgiApp = _Pecan(_Root(api), guess_content_type_from_ext=False, force_canonical=False)
+    application: auth.WsgiApp = _Pecan(
+        _Root(api), request_cls=webob.Request, response_cls=webob.Response, guess_content_type_from_ext=False
+    )
     application = authenticate(application)
     application = http_proxy_to_wsgi.HTTPProxyToWSGI(application)
     return RequestEnvelope(application, api)
