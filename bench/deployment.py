@@ -97,6 +97,7 @@ class Deployment:
             "api-compute": [str(number + 1) for number in range(shape.api_workers)],
             "conductor": per_cell,
             "compute": per_cell,
+            "network": per_cell,
         }
         for role in serve.ROLES:
             if role in ("identity", "databases"):
@@ -136,8 +137,10 @@ class Deployment:
             agent.remove_section("database")
             agent["DEFAULT"]["transport_url"] = broker_url
             agent["DEFAULT"]["host"] = f"agents{number}"
-            agent["compute"]["simulated_hosts"] = ",".join(names[number - 1 :: shape.cells])
+            mine = ",".join(names[number - 1 :: shape.cells])
+            agent["compute"]["simulated_hosts"] = agent["network_agent"]["simulated_hosts"] = mine
             files[f"compute-{number}"] = self._write(agent, f"compute-{number}.conf")
+            files[f"network-{number}"] = files[f"compute-{number}"]
         addresses = settings.Addresses(self.state)
         settings.write_plan(self.state, addresses)
         settings.write_client_files(self.state, addresses)

@@ -5,8 +5,11 @@ Whatever is there already stays as it is.
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Any
+
+from cli import settings
 
 # name, MiB of memory, vCPUs, GiB of disk; ids as upstream's installers give them
 FLAVORS = (
@@ -21,9 +24,9 @@ FLAVORS = (
 # the same content twice: clients' test suites want two bootable images
 IMAGES = ("tiny", "tiny-2")
 FIRST_SERVER = "first"
-PRIVATE, PUBLIC = "private", "public"
-# nobody's on the internet (RFC 5737, RFC 1918)
-PUBLIC_CIDR, PRIVATE_CIDR, POOL = "203.0.113.0/24", "10.30.0.0/24", "10.128.0.0/12"
+PRIVATE, PUBLIC = "private", settings.PUBLIC
+PUBLIC_CIDR = str(ipaddress.ip_interface(settings.PUBLIC_GATEWAY).network)
+PRIVATE_CIDR, POOL = "10.30.0.0/24", "10.128.0.0/12"
 
 
 def ensure_flavors(connection: Any) -> list[str]:
@@ -72,7 +75,13 @@ def ensure_networks(connection: Any, project_id: str) -> list[str]:
     network = connection.network
     public = network.find_network(PUBLIC, ignore_missing=True)
     if public is None:
-        public = network.create_network(name=PUBLIC, is_router_external=True, is_default=True)
+        public = network.create_network(
+            name=PUBLIC,
+            is_router_external=True,
+            is_default=True,
+            provider_network_type="flat",
+            provider_physical_network=settings.PUBLIC,
+        )
         made.append(PUBLIC)
     if not list(network.subnets(network_id=public.id)):
         network.create_subnet(

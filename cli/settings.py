@@ -39,6 +39,8 @@ CATALOG = (
     ("cinder", "block-storage", "volume_api", "/v3", "Volumes"),
     ("cinderv3", "volumev3", "volume_api", "/v3", "Volumes"),
 )
+# the physical network that floating IPs are in, and this machine's address there: nobody's on the internet (RFC 5737)
+PUBLIC, PUBLIC_GATEWAY = "public", "203.0.113.1/24"
 SERVICE_USERS = ("nova", "glance", "placement", "cinder", "neutron", "ironic")
 
 
@@ -49,6 +51,8 @@ class Choices:
     driver: str = "libvirt"
     listen: str = "127.0.0.1"
     simulated_hosts: int = 1
+    network: str = ""
+    """the network agent's driver; empty: the one that goes with ``driver``"""
     any_ports: bool = False
     backend: str = "threading"
 
@@ -124,9 +128,10 @@ def new_configuration(state: StateFolder, choices: Choices) -> configparser.RawC
         "metadata": {"shared_secret": state.password("metadata")},
         "metadata_proxy": {"url": f"http://{address}:{ports['metadata_api']}"},
     }
+    hosts = [f"sim{number:04}" for number in range(1, choices.simulated_hosts + 1)]
     if choices.driver == "simulated":
-        hosts = [f"sim{number:04}" for number in range(1, choices.simulated_hosts + 1)]
         sections["compute"]["simulated_hosts"] = ",".join(hosts)
+    sections.update(_network(choices, hosts if choices.driver == "simulated" else []))
     if address != choices.listen:
         sections["identity"]["url"] = auth_url
     for group, port in ports.items():
@@ -137,6 +142,20 @@ def new_configuration(state: StateFolder, choices: Choices) -> configparser.RawC
         for key, value in values.items():
             config.set(name, key, value)
     return config
+
+
+def _network(choices: Choices, simulated_hosts: list[str]) -> dict[str, dict[str, str]]:
+    """The network agent's sections: this machine is the gateway of the public network."""
+    if (choices.network or choices.driver) == "simulated":
+        agent = {"driver": "simulated"}
+        if simulated_hosts:
+            agent["simulated_hosts"] = ",".join(simulated_hosts)
+        return {"network_agent": agent}
+    return {
+        "network_agent": {"driver": "linux"},
+        # alone on its machine it sends no tunnels anywhere
+        "network_linux": {"tunnel_address": "127.0.0.1", "host_gateways": f"{PUBLIC}:{PUBLIC_GATEWAY}"},
+    }
 
 
 def write_configuration(state: StateFolder, choices: Choices) -> bool:

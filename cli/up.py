@@ -38,6 +38,11 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--driver", choices=["libvirt", "simulated"], help="hypervisor (default: libvirt)")
+    parser.add_argument(
+        "--network",
+        choices=["linux", "simulated"],
+        help="what carries packets (default: linux, which needs root; simulated with simulated servers)",
+    )
     parser.add_argument("--hosts", type=int, default=1, help="simulated hosts (default 1)")
     parser.add_argument("--listen", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--any-ports", action="store_true", help="free ports instead of the usual ones")
@@ -54,6 +59,7 @@ def run(options: argparse.Namespace) -> int:
         driver=options.driver or "libvirt",
         listen=options.listen,
         simulated_hosts=options.hosts,
+        network=options.network or "",
         any_ports=options.any_ports,
         backend=options.backend,
     )

@@ -14,6 +14,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lifecycle.network_data import device_metadata
+
 FOLSOM = "2012-08-10"
 GRIZZLY = "2013-04-04"
 HAVANA = "2013-10-17"
@@ -124,11 +126,7 @@ def meta_data(facts: GuestFacts, version: str = LATEST) -> dict[str, Any]:
 
 def devices(facts: GuestFacts) -> list[dict[str, Any]]:
     """The devices that were tagged, so that the guest can tell which is which."""
-    found: list[dict[str, Any]] = [
-        {"type": "nic", "bus": "none", "address": "none", "mac": nic["mac_address"], "tags": [nic["tag"]]}
-        for nic in facts.nics
-        if nic.get("tag")
-    ]
+    found = device_metadata(facts.nics)
     found += [
         {
             "type": "disk",

@@ -1,7 +1,8 @@
-"""network_data.json: how a guest is to configure its network devices without asking anybody.
+"""network_data.json: how a guest is told to configure its NICs (OpenStack's metadata format).
 
-Made from a server's ``network_info``, for the config drive and the metadata service alike. The format is
-OpenStack's: ``links`` (devices by MAC), ``networks`` (an address and routes on a link), ``services`` (DNS).
+For the config drive and for the metadata service, from a server's NICs
+(``network_info``; the shape is in ``compute.nics``).  Guests read it without DHCP, so
+what DHCP or router advertisements give is named as such, and the rest is complete.
 """
 
 from __future__ import annotations
@@ -10,84 +11,93 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-_KNOWN_LINKS = frozenset({"bridge", "ovs", "tap", "vhostuser", "hw_veb", "macvtap", "hostdev_physical"})
-"""Kinds of links that guests know; all else is shown as a physical one."""
+Nic = Mapping[str, Any]
+_LINK_TYPES = {"bridge": "bridge", "ovs": "ovs", "macvtap": "phy", "hw_veb": "phy"}
 
 
-def network_data(nics: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """{"links": [...], "networks": [...], "services": [...]}; ``nics`` as in ``servers.network_info``."""
+def network_data(nics: Iterable[Nic]) -> dict[str, Any]:
+    """{"links": …, "networks": …, "services": …}"""
     links: list[dict[str, Any]] = []
     networks: list[dict[str, Any]] = []
+    services: list[dict[str, Any]] = []
     for nic in nics:
-        link = _link(nic)
-        links.append(link)
-        for subnet in nic.get("subnets", ()):
-            address = _address_in(subnet, nic.get("addresses", ()))
-            if address is not None:
-                number = f"network{len(networks)}"
-                networks.append(_network(number, link["id"], nic["network_id"], subnet, address))
-    services = [_dns(address) for address in _names(s for nic in nics for s in nic.get("subnets", ()))]
+        links.append(_link(nic))
+        for address in nic["addresses"]:
+            subnet = _subnet(nic, address)
+            if subnet is None:
+                continue
+            found = _network(nic, address, subnet, len(networks))
+            networks.append(found)
+            for service in found.get("services", ()):
+                if service not in services:
+                    services.append(service)
     return {"links": links, "networks": networks, "services": services}
 
 
-def _link(nic: Mapping[str, Any]) -> dict[str, Any]:
-    kind = nic.get("vif_type")
+def _link(nic: Nic) -> dict[str, Any]:
     return {
         "id": nic["device"],
         "vif_id": nic["port_id"],
-        "type": kind if kind in _KNOWN_LINKS else "phy",
+        "type": _LINK_TYPES.get(nic["vif_type"], "vif"),
+        "mtu": nic["mtu"],
         "ethernet_mac_address": nic["mac_address"],
-        "mtu": nic.get("mtu"),
     }
 
 
-def _address_in(subnet: Mapping[str, Any], addresses: Iterable[Mapping[str, Any]]) -> str | None:
-    """The port's first address of a subnet."""
-    for each in addresses:
-        if each.get("type", "fixed") == "fixed" and each.get("subnet_id") == subnet["id"]:
-            return str(each["address"])
-    return None
+def _subnet(nic: Nic, address: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The fixed address's subnet; None of a floating one, which the guest knows nothing of."""
+    if address["type"] != "fixed":
+        return None
+    return next((each for each in nic["subnets"] if each["id"] == address.get("subnet_id")), None)
 
 
-def _network(
-    identifier: str, link: str, network_id: str, subnet: Mapping[str, Any], address: str
-) -> dict[str, Any]:
-    version = subnet["ip_version"]
-    data: dict[str, Any] = {"id": identifier, "link": link, "network_id": network_id}
-    if version == 4 and subnet.get("enable_dhcp"):
-        # the server says the rest, and may say something else tomorrow
-        return {**data, "type": "ipv4_dhcp"}
+def _network(nic: Nic, address: Mapping[str, Any], subnet: Mapping[str, Any], number: int) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "id": f"network{number}",
+        "network_id": nic["network_id"],
+        "link": nic["device"],
+        "type": _type(subnet),
+    }
+    if found["type"] == "ipv4_dhcp":
+        return found
+    network = ipaddress.ip_network(subnet["cidr"])
+    services = [{"type": "dns", "address": each} for each in subnet.get("dns_nameservers") or ()]
+    found.update(
+        ip_address=address["address"], netmask=str(network.netmask), routes=_routes(network, subnet, services)
+    )
+    found["services"] = services
+    return found
+
+
+def _type(subnet: Mapping[str, Any]) -> str:
+    if subnet["ip_version"] == 4:
+        return "ipv4_dhcp" if subnet["enable_dhcp"] else "ipv4"
     mode = subnet.get("ipv6_address_mode")
-    cidr = ipaddress.ip_network(subnet["cidr"])
-    return {
-        **data,
-        "type": f"ipv6_{mode}" if version == 6 and mode else f"ipv{version}",
-        "ip_address": address,
-        "netmask": str(cidr.netmask),
-        "routes": _routes(subnet, version),
-        "services": [_dns(server) for server in _names([subnet])],
-    }
+    return f"ipv6_{mode}" if mode else "ipv6"
 
 
-def _routes(subnet: Mapping[str, Any], version: int) -> list[dict[str, str]]:
-    routes = []
+def _routes(
+    network: ipaddress.IPv4Network | ipaddress.IPv6Network,
+    subnet: Mapping[str, Any],
+    services: Sequence[dict[str, Any]],
+) -> list[dict[str, Any]]:
+    routes: list[dict[str, Any]] = []
+    if subnet["gateway_ip"]:
+        everywhere = ipaddress.ip_network("0.0.0.0/0" if network.version == 4 else "::/0")
+        routes.append({**_route(everywhere, subnet["gateway_ip"]), "services": list(services)})
     for route in subnet.get("host_routes") or ():
-        routes.append(_route(route["destination"], route["nexthop"]))
-    if subnet.get("gateway_ip"):
-        routes.append(_route("0.0.0.0/0" if version == 4 else "::/0", subnet["gateway_ip"]))
+        routes.append(_route(ipaddress.ip_network(route["destination"]), route["nexthop"]))
     return routes
 
 
-def _route(destination: str, gateway: str) -> dict[str, str]:
-    cidr = ipaddress.ip_network(destination, strict=False)
-    return {"network": str(cidr.network_address), "netmask": str(cidr.netmask), "gateway": gateway}
+def _route(network: ipaddress.IPv4Network | ipaddress.IPv6Network, gateway: str) -> dict[str, Any]:
+    return {"network": str(network.network_address), "netmask": str(network.netmask), "gateway": gateway}
 
 
-def _names(subnets: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Name servers, each once. 0.0.0.0 and :: are the API's way to say: none."""
-    found = (server for subnet in subnets for server in subnet.get("dns_nameservers") or ())
-    return [server for server in dict.fromkeys(found) if server not in ("0.0.0.0", "::")]
-
-
-def _dns(address: str) -> dict[str, str]:
-    return {"type": "dns", "address": address}
+def device_metadata(nics: Iterable[Nic]) -> list[dict[str, Any]]:
+    """The tagged NICs as meta_data.json's ``devices`` has them (the guest knows them by MAC)."""
+    return [
+        {"type": "nic", "bus": "none", "address": "none", "mac": nic["mac_address"], "tags": [nic["tag"]]}
+        for nic in nics
+        if nic.get("tag")
+    ]

@@ -71,6 +71,7 @@ class GuestSpec:
     availability_zone: str
     created_at: str
     nics: tuple[dict[str, Any], ...] = ()
+    """the shape is in ``compute.nics``"""
     volumes: tuple[dict[str, Any], ...] = ()
     personality: tuple[dict[str, str], ...] = ()
 
@@ -190,6 +191,14 @@ class ComputeDriver(abc.ABC):
     @abc.abstractmethod
     def reboot(self, server_id: str, hard: bool, timeout_s: float) -> None:
         """Soft: ask the guest, fall back to hard after ``timeout_s``."""
+
+    @abc.abstractmethod
+    def attach_nic(self, guest: GuestSpec, nic: dict[str, Any]) -> None:
+        """Plug a NIC into a guest, also while it runs. Content when it has it already."""
+
+    @abc.abstractmethod
+    def detach_nic(self, server_id: str, mac_address: str) -> None:
+        """Pull it out, waiting until the guest lets go. Content when there is none, or no guest."""
 
     @abc.abstractmethod
     def console_output(self, server_id: str, max_bytes: int) -> str:

@@ -284,7 +284,7 @@ class SimulatedDriver(base.ComputeDriver):
             defined["spec"] = {
                 "vcpus": guest.vcpus,
                 "memory_mib": guest.memory_mib,
-                "nics": [str(nic.get("mac", "")) for nic in guest.nics],
+                "nics": [str(nic.get("mac_address", "")) for nic in guest.nics],
                 "config_drive": guest.config_drive,
             }
             self._guests.put(guest.server_id, defined)
@@ -308,6 +308,22 @@ class SimulatedDriver(base.ComputeDriver):
     def reboot(self, server_id: str, hard: bool, timeout_s: float) -> None:
         self._before("reboot")
         self._turn(server_id, PowerState.RUNNING, restart=True)
+
+    def attach_nic(self, guest: GuestSpec, nic: dict[str, Any]) -> None:
+        self._before("attach_nic")
+        self._change_nics(guest.server_id, add=str(nic["mac_address"]))
+
+    def detach_nic(self, server_id: str, mac_address: str) -> None:
+        self._before("detach_nic")
+        if server_id in self._guests:
+            self._change_nics(server_id, remove=mac_address)
+
+    def _change_nics(self, server_id: str, *, add: str = "", remove: str = "") -> None:
+        with self._lock:
+            guest = self._known(server_id)
+            macs = [mac for mac in guest["spec"]["nics"] if mac not in (add, remove)]
+            spec = {**guest["spec"], "nics": [*macs, add] if add else macs}
+            self._guests.put(server_id, {**guest, "spec": spec})
 
     def console_output(self, server_id: str, max_bytes: int) -> str:
         self._before("console_output")

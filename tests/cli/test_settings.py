@@ -45,6 +45,21 @@ def test_the_configuration_is_private_and_read_by_oslo_config(state: StateFolder
     assert conf.database.connection == f"sqlite:///{state.path}/db/global.sqlite"
 
 
+def test_the_network_agent_plays_or_is_real_as_the_hypervisor_is(tmp_path: Path) -> None:
+    simulated = settings.new_configuration(
+        StateFolder(tmp_path / "a"), settings.Choices(driver="simulated", simulated_hosts=2, any_ports=True)
+    )
+    assert dict(simulated["network_agent"])["simulated_hosts"] == "sim0001,sim0002"
+    assert not simulated.has_section("network_linux")
+    real = settings.new_configuration(StateFolder(tmp_path / "b"), settings.Choices(any_ports=True))
+    assert real["network_agent"]["driver"] == "linux"
+    assert real["network_linux"]["host_gateways"] == "public:203.0.113.1/24"
+    played = settings.new_configuration(
+        StateFolder(tmp_path / "c"), settings.Choices(network="simulated", any_ports=True)
+    )
+    assert played["network_agent"]["driver"] == "simulated" and played["compute"]["driver"] == "libvirt"
+
+
 def test_a_taken_usual_port_is_avoided() -> None:
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import libvirt
+from lxml import etree
 
 from compute.drivers.libvirt import host_info
 
@@ -35,7 +36,8 @@ def of(connection: Any, domain: Any, virt_type: str, config_drive: bool) -> dict
         for number in range(stats.get("vcpu.current", 0))
     ]
     disks = [_disk(stats, number) for number in range(stats.get("block.count", 0))]
-    nics = [_nic(stats, number) for number in range(stats.get("net.count", 0))]
+    macs = _macs(domain)
+    nics = [_nic(stats, number, macs) for number in range(stats.get("net.count", 0))]
     used_kib = stats.get("balloon.rss", 0)
     return {
         "state": _STATES.get(stats.get("state.state"), "pending"),
@@ -65,9 +67,19 @@ def _disk(stats: dict[str, Any], number: int) -> dict[str, Any]:
     }
 
 
-def _nic(stats: dict[str, Any], number: int) -> dict[str, Any]:
+def _macs(domain: Any) -> dict[str, str]:
+    """{device: MAC}: libvirt's counters know interfaces by their device only."""
+    tree = etree.fromstring(domain.XMLDesc(0).encode())
+    return {
+        interface.find("target").get("dev"): interface.find("mac").get("address")
+        for interface in tree.findall("devices/interface")
+        if interface.find("target") is not None
+    }
+
+
+def _nic(stats: dict[str, Any], number: int, macs: dict[str, str]) -> dict[str, Any]:
     get = stats.get
-    result: dict[str, Any] = {"mac_address": get(f"net.{number}.hwaddr")}
+    result: dict[str, Any] = {"mac_address": macs.get(get(f"net.{number}.name", ""))}
     for ours, theirs in (("rx", "rx"), ("tx", "tx")):
         result[f"{ours}_octets"] = get(f"net.{number}.{theirs}.bytes", 0)
         result[f"{ours}_packets"] = get(f"net.{number}.{theirs}.pkts", 0)

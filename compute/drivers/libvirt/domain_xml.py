@@ -62,7 +62,7 @@ def build(conf: cfg.ConfigOpts, host: Host, guest: GuestSpec, disks: list[Disk],
     _consoles(devices, console_log)
     _screen(devices, conf, properties)
     for nic in guest.nics:
-        _nic(devices, nic, properties)
+        devices.append(nic_element(nic, properties))
     _helpers(devices)
     return etree.tostring(domain, pretty_print=True, encoding="unicode")
 
@@ -216,14 +216,28 @@ def _screen(devices: Any, conf: cfg.ConfigOpts, properties: dict[str, Any]) -> N
         _add(devices, "input", type="keyboard", bus="ps2")
 
 
-def _nic(devices: Any, nic: dict[str, Any], properties: dict[str, Any]) -> None:
-    """A tap that the network agent has made already: libvirt only opens it."""
-    interface = _add(devices, "interface", type="ethernet")
+def nic_element(nic: dict[str, Any], properties: dict[str, Any]) -> Any:
+    """One <interface>.
+
+    A ``bridge`` port's tap was made by the network agent, with its rules in place, and
+    libvirt only opens it. An ``ovs`` port (a real Neutron) is libvirt's to plug into the
+    integration bridge, whose agent knows it by the port's id.
+    """
+    details = nic.get("vif_details") or {}
+    if nic.get("vif_type") == "ovs":
+        interface = etree.Element("interface", type="bridge")
+        _add(interface, "source", bridge=details.get("bridge_name") or "br-int")
+        virtual = _add(interface, "virtualport", type="openvswitch")
+        _add(virtual, "parameters", interfaceid=nic["port_id"])
+        _add(interface, "target", dev=nic["device"])
+    else:
+        interface = etree.Element("interface", type="ethernet")
+        _add(interface, "target", dev=nic["device"], managed="no")
     _add(interface, "mac", address=nic["mac_address"])
-    _add(interface, "target", dev=nic["device"], managed="no")
     _add(interface, "model", type=_choice(properties, "hw_vif_model", "virtio", _NIC_MODELS))
     if nic.get("mtu"):
         _add(interface, "mtu", size=nic["mtu"])
+    return interface
 
 
 def _helpers(devices: Any) -> None:

@@ -26,7 +26,7 @@ from compute.drivers.base import (
     PowerListener,
     PowerState,
 )
-from compute.drivers.libvirt import daemon, diagnostics, domain_xml, host_info, options, probe
+from compute.drivers.libvirt import daemon, diagnostics, domain_xml, host_info, nics, options, probe
 from compute.drivers.libvirt.connection import POWER_STATES, Connection
 from compute.drivers.libvirt.disks import Disks
 from compute.drivers.libvirt.images import ImageCache
@@ -161,6 +161,7 @@ class LibvirtDriver(ComputeDriver):
             self._start(domain)
 
     def _start(self, domain: Any) -> None:
+        nics.wait_for_taps(domain)
         try:
             domain.create()
         except libvirt.libvirtError as error:
@@ -204,6 +205,16 @@ class LibvirtDriver(ComputeDriver):
             LOG.info("server %s did not shut down in %.0f s: reset", server_id, timeout_s)
         self._destroy(domain)
         self._start(domain)
+
+    def attach_nic(self, guest: GuestSpec, nic: dict[str, Any]) -> None:
+        domain = self._require(guest.server_id)
+        properties = guest.image.properties if guest.image else {}
+        self._try("plug in the interface", lambda: nics.attach(domain, nic, properties))
+
+    def detach_nic(self, server_id: str, mac_address: str) -> None:
+        domain = self._find(server_id)
+        if domain is not None:
+            self._try("pull out the interface", lambda: nics.detach(domain, mac_address))
 
     # -- looking -------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from core.errors import DriverError, NotFound
 from lifecycle.host_network import Changed, HostNetwork, Port
 from network.drivers.base import Applied, NetworkDriver
 from network.drivers.linux import options
+from network.drivers.linux.alone import claim
 from network.drivers.linux.bridges import Bridges
 from network.drivers.linux.dhcp import Dhcp
 from network.drivers.linux.firewall import Firewall
@@ -58,6 +59,15 @@ class LinuxDriver(NetworkDriver):
         """Look for what is needed, make the host's gateways. Raises DriverError with one line."""
         if os.geteuid() != 0:
             raise DriverError("the network agent needs root (it makes devices, namespaces and rules)")
+        self._alone = claim()
+        try:
+            self._start_parts()
+        except BaseException:
+            self._alone.close()
+            raise
+        self._running = True
+
+    def _start_parts(self) -> None:
         settings = self.conf.network_linux
         self.links = Links()
         self.bridges = Bridges(self.links)
@@ -79,10 +89,10 @@ class LinuxDriver(NetworkDriver):
         self.taps.start()
         self.firewall.start()
         self.uplinks.start()
-        self.metadata.start()
-        self._running = True
         self.dhcp.start()
         self.routers.start()
+        # last: it has a thread, and nothing that could fail comes after it
+        self.metadata.start()
 
     def _tunnel_address(self) -> str | None:
         """As configured, if the host has it; else the one that it speaks to its default gateway with."""
@@ -108,6 +118,7 @@ class LinuxDriver(NetworkDriver):
             self.routers.close()
             self.metadata.close()
             self.links.close()
+            self._alone.close()
 
     def configurations(self) -> dict[str, Any]:
         mappings = {**self.uplinks.devices, **{name: f"hgw:{name}" for name in self.uplinks.gateways}}

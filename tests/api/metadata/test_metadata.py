@@ -21,10 +21,23 @@ from core.metadata import signature
 from tests.api.compute.conftest import Api, make_services
 from tests.api.compute.server_tools import boot, make_flavor, place
 from tests.api.identity import authenticate
-from tests.lifecycle.test_network_data import SUBNET, nic
 
 SECRET = "between proxy and service"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKBrI2cOiJ7cEdEyJjVHPZ5rNTEOgnkPdyCS4rmWUVEd me"
+NIC = {
+    "port_id": "f2a1c0de-0000-0000-0000-000000000000",
+    "network_id": "n1",
+    "label": "net",
+    "mac_address": "fa:16:3e:00:00:01",
+    "device": "tapf2a1c0de-00",
+    "mtu": 1450,
+    "vif_type": "bridge",
+    "tag": None,
+    "addresses": [{"address": "10.0.0.5", "version": 4, "type": "fixed", "subnet_id": "s4"}],
+    "subnets": [
+        {"id": "s4", "cidr": "10.0.0.0/24", "ip_version": 4, "gateway_ip": "10.0.0.1", "enable_dhcp": True}
+    ],
+}
 
 
 @pytest.fixture
@@ -83,7 +96,7 @@ def guest(api: Api, compute: ComputeServices, services: MetadataServices) -> Gue
     api.post("/os-keypairs", {"keypair": {"name": "k", "public_key": KEY}})
     user_data = base64.b64encode(b"#!/bin/sh\necho hi\n").decode()
     server_id = boot(api, name="web", key_name="k", user_data=user_data, metadata={"role": "db"})
-    place(compute, server_id, network_info=[nic(SUBNET)], ephemeral_gib=1)
+    place(compute, server_id, network_info=[NIC], ephemeral_gib=1)
     return Guest(services, server_id)
 
 

@@ -121,3 +121,27 @@ def test_a_topology_that_does_not_fit_is_refused() -> None:
 
 def test_cpu_under_kvm_is_the_hosts() -> None:
     assert build(virt_type="kvm").find("cpu").get("mode") == "host-model"
+
+
+def make_nic(**values: Any) -> dict[str, Any]:
+    nic = {"port_id": "p1", "device": "tapp1", "mac_address": "fa:16:3e:00:00:01", "mtu": 1450}
+    return {**nic, "vif_type": "bridge", "vif_details": {}, **values}
+
+
+def test_the_network_agents_tap_is_only_opened() -> None:
+    (interface,) = build({"hw_vif_model": "e1000"}, nics=(make_nic(),)).findall("devices/interface")
+    assert interface.get("type") == "ethernet"
+    assert dict(interface.find("target").attrib) == {"dev": "tapp1", "managed": "no"}
+    assert interface.find("mac").get("address") == "fa:16:3e:00:00:01"
+    assert interface.find("model").get("type") == "e1000"
+    assert interface.find("mtu").get("size") == "1450"
+
+
+def test_open_vswitch_plugs_by_the_ports_id() -> None:
+    nic = make_nic(vif_type="ovs", vif_details={"bridge_name": "br-x"})
+    (interface,) = build(nics=(nic,)).findall("devices/interface")
+    assert interface.get("type") == "bridge"
+    assert interface.find("source").get("bridge") == "br-x"
+    assert interface.find("virtualport").get("type") == "openvswitch"
+    assert interface.find("virtualport/parameters").get("interfaceid") == "p1"
+    assert dict(interface.find("target").attrib) == {"dev": "tapp1"}
