@@ -1,0 +1,88 @@
+"""``qemu-img`` as a child with limits: what it reads may be an attacker's.
+
+Formats are always said, never guessed; backing files of untrusted images are never followed,
+because ``check_content`` refuses images that have one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from oslo_concurrency import processutils
+from oslo_config import cfg
+from oslo_utils.imageutils import format_inspector
+
+from core.errors import BadRequest, DriverError
+
+GROUP = "qemu_img"
+OPTS: list[cfg.Opt] = [
+    cfg.IntOpt("memory_mib", default=4096, min=64, help="Address space of one qemu-img."),
+    cfg.IntOpt("cpu_s", default=3600, min=1, help="CPU seconds of one qemu-img."),
+    cfg.IntOpt("file_size_gib", default=2048, min=1, help="Largest file that one qemu-img may write."),
+]
+CONTENT_FORMATS = ("raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "iso", "luks")
+_QEMU_NAMES = {"vhd": "vpc", "iso": "raw", "gpt": "raw"}
+
+
+def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    return [(GROUP, OPTS)]
+
+
+def qemu_name(disk_format: str) -> str:
+    """What qemu calls an image's ``disk_format``."""
+    return _QEMU_NAMES.get(disk_format, disk_format)
+
+
+def qemu_img(conf: cfg.ConfigOpts, *arguments: str) -> str:
+    """Run qemu-img with limits; returns what it printed. :raises DriverError: with its last words."""
+    conf.register_opts(OPTS, group=GROUP)
+    settings = conf[GROUP]
+    limits = processutils.ProcessLimits(
+        address_space=settings.memory_mib << 20,
+        cpu_time=settings.cpu_s,
+        file_size=settings.file_size_gib << 30,
+    )
+    try:
+        out, _ = processutils.execute(
+            "qemu-img", *arguments, prlimit=limits, env_variables={**os.environ, "LC_ALL": "C"}
+        )
+    except processutils.ProcessExecutionError as error:
+        words = (error.stderr or error.stdout or "it said nothing").strip().splitlines()[-1]
+        raise DriverError(f"qemu-img {arguments[0]} failed: {words}", cause=error) from error
+    except OSError as error:
+        raise DriverError("qemu-img is missing on this host: install qemu-utils", cause=error) from error
+    return str(out)
+
+
+def info(conf: cfg.ConfigOpts, path: Path, qemu_format: str) -> dict[str, Any]:
+    """``qemu-img info`` of a file of a known format."""
+    result: dict[str, Any] = json.loads(
+        qemu_img(conf, "info", "--force-share", "--output=json", "-f", qemu_format, str(path))
+    )
+    return result
+
+
+def check_content(path: Path, disk_format: str) -> str:
+    """qemu's name of a file's format; the content must be ``disk_format`` and self-contained.
+
+    :raises BadRequest: it is something else, or refers to other files.
+    """
+    if disk_format not in CONTENT_FORMATS:
+        raise BadRequest(f"Images of disk_format {disk_format} hold no disk.")
+    found = str(format_inspector.detect_file_format(str(path)))
+    if disk_format == "raw" and found in ("gpt", "iso", "luks"):  # what a raw disk may hold
+        return "raw"
+    if found != disk_format:
+        raise BadRequest(f"The image's content is {found}, but its disk_format says {disk_format}.")
+    if found != "raw":
+        kind = format_inspector.get_inspector(found)
+        if kind is None:
+            raise BadRequest(f"The image's content is {found}, which can't be inspected.")
+        try:
+            kind.from_file(str(path)).safety_check()
+        except format_inspector.SafetyCheckFailed as error:
+            raise BadRequest(f"The image is not safe to use: {error}", cause=error) from error
+    return qemu_name(found)

@@ -1,0 +1,1 @@
+"""Backends of block storage."""
