@@ -64,6 +64,8 @@ class Dhcp:
         self._links: Links = bridges.links
         self._namespaces = namespaces
         self._metadata = metadata
+        self._legs: dict[str, str] = {}
+        """network id → its DHCP port's id, where no other leg is left"""
 
     def start(self) -> None:
         """:raises DriverError: dnsmasq is missing."""
@@ -118,10 +120,13 @@ class Dhcp:
         self._metadata.serve_network(name, device, network.id, ports)
 
     def _remove_other_legs(self, network_id: str, port_id: str) -> None:
-        """Of a DHCP port that was replaced by another."""
+        """Of a DHCP port that was replaced by another. Looked for once: listing all devices is dear."""
+        if self._legs.get(network_id) == port_id:
+            return
         for link in self._links.all():
             if link.is_ours(KIND, network_id) and link.name != outer_name(port_id):
                 self._links.delete(link.name)
+        self._legs[network_id] = port_id
 
     def _run_dnsmasq(self, network: Network, port: DhcpPort, ports: list[Port]) -> None:
         folder = self._folder / network.id
@@ -180,8 +185,11 @@ class Dhcp:
         return Daemon(self._namespaces, namespace_of(network_id), folder / "conf", folder / "pid")
 
     def _remove(self, network_id: str) -> None:
-        self._daemon(network_id).end()
         name = namespace_of(network_id)
+        self._legs.pop(network_id, None)
+        if not self._namespaces.path(name).exists() and not (self._folder / network_id).exists():
+            return
+        self._daemon(network_id).end()
         self._metadata.forget(name)
         for link in self._links.all():
             if link.is_ours(KIND, network_id):

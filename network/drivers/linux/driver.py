@@ -38,7 +38,7 @@ from network.drivers.linux.routers import Routers
 from network.drivers.linux.taps import Taps, is_tap
 from network.drivers.linux.trace import local_path
 from network.drivers.linux.tunnels import Tunnels
-from network.drivers.linux.vlans import Uplinks
+from network.drivers.linux.vlans import Uplinks, gateway_names
 
 BRIDGE_NETFILTER = Path("/proc/sys/net/bridge")
 
@@ -79,7 +79,8 @@ class LinuxDriver(NetworkDriver):
         )
         self.networks = Networks(self.links, self.bridges, self.tunnels, self.uplinks)
         self.taps = Taps(self.links, settings.tap_user)
-        self.firewall = Firewall(Tables(settings.nft_command), self.networks.outlet)
+        gateways = {gateway_names(name)[0]: each for name, each in self.uplinks.gateways.items()}
+        self.firewall = Firewall(Tables(settings.nft_command), self.networks.outlet, gateways)
         self.limits = Limits(self.links)
         self.namespaces = Namespaces(Path(settings.netns_folder))
         self.metadata = Metadata(self.conf, self.namespaces)
@@ -135,7 +136,7 @@ class LinuxDriver(NetworkDriver):
 
     def apply(self, state: HostNetwork, changed: Changed) -> Applied:
         applied = Applied()
-        with self._lock:
+        with self._lock, self.links.snapshot() if changed.everything else contextlib.nullcontext():
             self._apply_networks(state, changed, applied)
             self._apply_ports(state, changed, applied)
             self.dhcp.apply(state, changed, applied)

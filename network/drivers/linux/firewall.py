@@ -12,9 +12,10 @@ bridge's conntrack zone) are read back from the kernel's own tables after a rest
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from oslo_log import log as logging
@@ -24,6 +25,7 @@ from lifecycle.host_network import Changed, HostNetwork, Network, Port, Security
 from network.drivers.linux import rules
 from network.drivers.linux.bridges import bridge_name
 from network.drivers.linux.nft import GONE, Chain, Element, Elements, Key, Kind, Rule, Tables, Wanted
+from network.drivers.linux.options import Interface
 from network.drivers.linux.rules import chain_of, members_of
 from network.drivers.linux.taps import is_tap
 
@@ -45,11 +47,24 @@ ZONES = 65535
 
 
 class Firewall:
-    """The rules of this network namespace. ``outlet``: a network's device to other hosts, or None."""
+    """The rules of this network namespace.
 
-    def __init__(self, tables: Tables, outlet: Callable[[Network], str | None]) -> None:
+    ``outlet``: a network's device to other hosts, or None; ``gateways``: host gateways' devices and addresses.
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        outlet: Callable[[Network], str | None],
+        gateways: Mapping[str, Sequence[Interface]] | None = None,
+    ) -> None:
         self.tables = tables
         self.outlet = outlet
+        self._shared = rules.shared_chains()
+        if gateways:
+            self._shared["inet", "masquerade"] = rules.masquerade_chain(gateways)
+        self._made: dict[str, tuple[Port, list[SecurityGroup], dict[Key, Chain]]] = {}
+        """port id → its chains, and what they were made from"""
 
     def start(self) -> None:
         """Raises DriverError if nftables can't be used."""
@@ -64,7 +79,7 @@ class Firewall:
         :raises DriverError: nothing has changed.
         """
         self.tables.read_if_stale()
-        standing = rules.shared_chains().keys() <= self.tables.present.chains.keys()
+        standing = self._shared.keys() <= self.tables.present.chains.keys()
         if standing and not changed.everything:
             try:
                 self.tables.update(self._part(state, changed))
@@ -78,7 +93,9 @@ class Firewall:
     # -- what is wanted
 
     def _everything(self, state: HostNetwork) -> Wanted:
-        wanted = Wanted(whole=True, sets=dict(SETS), chains=dict(rules.shared_chains()))
+        for port_id in self._made.keys() - state.ports.keys():
+            del self._made[port_id]
+        wanted = Wanted(whole=True, sets=dict(SETS), chains=dict(self._shared))
         wanted.elements.update({key: Elements({}) for key in SETS})
         numbers = _Numbers(self.tables)
         for network in state.networks.values():
@@ -191,11 +208,23 @@ class Firewall:
             wanted.put("bridge", "macs", pair)
         wanted.put("inet", "out", mark, chain_of("o", port.id))
         wanted.put("inet", "in", mark, chain_of("i", port.id))
+        wanted.chains.update(self._port_chains(state, port))
+
+    def _port_chains(self, state: HostNetwork, port: Port) -> dict[Key, Chain]:
+        """Made once for a port that doesn't change: the comparison of everything comes every minute."""
         groups = [state.groups[each] for each in port.security_group_ids if each in state.groups]
+        kinds = [dataclasses.replace(group, rules=(), members=()) for group in groups]
+        known = self._made.get(port.id)
+        if known is not None and known[:2] == (port, kinds):
+            return known[2]
         egress, ingress = rules.port_chains(port, groups)
-        wanted.chains["bridge", chain_of("s", port.id)] = rules.spoofing_chain(port)
-        wanted.chains["inet", chain_of("o", port.id)] = egress
-        wanted.chains["inet", chain_of("i", port.id)] = ingress
+        chains: dict[Key, Chain] = {
+            ("bridge", chain_of("s", port.id)): rules.spoofing_chain(port),
+            ("inet", chain_of("o", port.id)): egress,
+            ("inet", chain_of("i", port.id)): ingress,
+        }
+        self._made[port.id] = (port, kinds, chains)
+        return chains
 
     def _no_port(self, port_id: str, wanted: Wanted) -> None:
         device = f"tap{port_id[:11]}"
@@ -209,6 +238,7 @@ class Firewall:
         if isinstance(mark, int):
             wanted.put("inet", "out", mark, GONE)
             wanted.put("inet", "in", mark, GONE)
+        self._made.pop(port_id, None)
         wanted.chains["bridge", chain_of("s", port_id)] = None
         wanted.chains["inet", chain_of("o", port_id)] = None
         wanted.chains["inet", chain_of("i", port_id)] = None

@@ -20,6 +20,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 from core.errors import DriverError
 
 IFF_UP = 0x1
+SKIP_STATISTICS = 8
+"""RTEXT_FILTER_SKIP_STATS: half of a device's description are counters that nobody here reads"""
 ALIAS_PREFIX = "haneul"
 
 
@@ -42,6 +44,8 @@ class Link:
     """index of its bridge, 0 if none"""
     parent: int
     """index of the device that it is a VLAN of, 0 if none"""
+    queue: str | None
+    """kind of its root queue: noqueue, tbf, ..."""
     data: dict[str, Any]
 
     def is_ours(self, kind: str, identifier: str) -> bool:
@@ -61,6 +65,7 @@ def _link(message: Any) -> Link:
         mac=message.get("address"),
         master=message.get("master") or 0,
         parent=message.get("link") or 0,
+        queue=message.get("qdisc"),
         data=dict(data["attrs"]) if data and "attrs" in data else {},
     )
 
@@ -84,6 +89,9 @@ class Links:
         with explained("open a netlink socket"):
             self._route = pyroute2.NetNS(netns, flags=0) if netns else pyroute2.IPRoute()
         self._lock = threading.RLock()
+        self._known: dict[str, Link] | None = None
+        self._complete = False
+        """is every device in ``_known``?"""
 
     def close(self) -> None:
         self._route.close()
@@ -94,16 +102,38 @@ class Links:
         with self._lock, explained(what):
             yield self._route
 
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Within the block, devices are looked up in one listing; what is changed through here is looked up anew."""
+        with self._lock:
+            self._known = {link.name: link for link in self.all()}
+            self._complete = True
+            try:
+                yield
+            finally:
+                self._known = None
+
+    def _forget(self, name: str) -> None:
+        if self._known is not None:
+            self._known.pop(name, None)
+            self._complete = False
+
     def get(self, name: str) -> Link | None:
         """The device of this name, or None."""
         with self._lock, explained(f"look up {name}"):
+            if self._known is not None and name in self._known:
+                return self._known[name]
             try:
-                found = list(self._route.get_links(ifname=name))
+                # not get_links: that lists all devices and drops the others
+                found = list(self._route.link("get", ifname=name, ext_mask=SKIP_STATISTICS))
             except NetlinkError as error:
                 if error.code == errno.ENODEV:
                     return None
                 raise
-        return _link(found[0]) if found else None
+            link = _link(found[0]) if found else None
+            if self._known is not None and link is not None:
+                self._known[name] = link
+        return link
 
     def need(self, name: str) -> Link:
         """The device of this name. Raises DriverError if there is none."""
@@ -114,7 +144,9 @@ class Links:
 
     def all(self) -> list[Link]:
         with self._lock, explained("list devices"):
-            return [_link(message) for message in self._route.get_links()]
+            if self._known is not None and self._complete:
+                return list(self._known.values())
+            return [_link(message) for message in self._route.get_links(ext_mask=SKIP_STATISTICS)]
 
     def ours(self, kind: str) -> dict[str, Link]:
         """{id: device} of those that haneul made, of one kind."""
@@ -127,12 +159,14 @@ class Links:
 
     def add(self, name: str, kind: str, **options: Any) -> Link:
         with self._lock, explained(f"make {kind} device {name}"):
+            self._forget(name)
             self._route.link("add", ifname=name, kind=kind, **options)
         return self.need(name)
 
     def change(self, link: Link, **options: Any) -> None:
         """``options`` as pyroute2 takes them: state="up", mtu=, master=, ifalias=, ..."""
         with self._lock, explained(f"change device {link.name}"):
+            self._forget(link.name)
             self._route.link("set", index=link.index, **options)
 
     def settle(self, link: Link, *, alias: str | None = None, mtu: int, up: bool, master: int = 0) -> bool:
@@ -159,6 +193,7 @@ class Links:
         if link is None:
             return
         with self._lock, explained(f"remove device {name}"):
+            self._forget(name)
             try:
                 self._route.link("del", index=link.index)
             except NetlinkError as error:

@@ -12,6 +12,7 @@ No other table is ever touched.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import ipaddress
 import json
@@ -39,7 +40,7 @@ class Rule:
     label: str
     expressions: tuple[Any, ...]
 
-    @property
+    @functools.cached_property
     def comment(self) -> str:
         text = json.dumps(self.expressions, sort_keys=True)
         return f"{self.label} {hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()[:12]}"
@@ -51,6 +52,10 @@ class Chain:
 
     rules: tuple[Rule, ...]
     hook: tuple[str, str, int] | None = None
+
+    @functools.cached_property
+    def comments(self) -> tuple[str, ...]:
+        return tuple(rule.comment for rule in self.rules)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -364,7 +369,7 @@ def _chain_commands(wanted: Wanted, present: Present, after: Present) -> list[di
     for key, chain in wanted.chains.items():
         if chain is None:
             continue
-        comments = tuple(rule.comment for rule in chain.rules)
+        comments = chain.comments
         wrong_hook = key in present.chains and present.hooks.get(key) != chain.hook
         if wrong_hook:
             heads.append({"flush": {"chain": _named(key)}})

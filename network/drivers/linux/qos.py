@@ -66,6 +66,8 @@ class Limits:
 
     def shape(self, link: Link, limit: Bandwidth | None) -> None:
         """What is sent to a device is no faster than this; None: as fast as it can."""
+        if limit is None and link.queue != "tbf":
+            return
         present = self._qdisc(link, ROOT)
         if limit is None:
             if present is not None and present.get("TCA_KIND") == "tbf" and present["handle"] == HANDLE:

@@ -22,12 +22,13 @@ hold: the next packet that the guest sends would begin a new one, as its own.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lifecycle.host_network import Port, SecurityGroup
 from lifecycle.host_network import Rule as GroupRule
 from network.drivers.linux.nft import Chain, Rule
+from network.drivers.linux.options import Interface
 
 DEAD_OUT = 0x10000000
 DEAD_IN = 0x20000000
@@ -320,6 +321,32 @@ def shared_chains() -> dict[tuple[str, str], Chain]:
     made = {("bridge", name): chain for name, chain in _bridge_chains().items()}
     made.update({("inet", name): chain for name, chain in _inet_chains().items()})
     return made
+
+
+def masquerade_chain(gateways: Mapping[str, Sequence[Interface]]) -> Chain:
+    """What comes from a host gateway's network ({device: the host's addresses}) and leaves the host bears the host's address.
+
+    Not what stays on a bridge: bridged packets come by here, too.
+    """
+    made = []
+    for device, addresses in gateways.items():
+        for address in addresses:
+            protocol = "ip" if address.version == 4 else "ip6"
+            inside = net_json(address.network)
+            made.append(
+                Rule(
+                    f"masquerade {device}",
+                    (
+                        match(payload(protocol, "saddr"), inside),
+                        match(payload(protocol, "daddr"), inside, "!="),
+                        match(meta("oifname"), device, "!="),
+                        match(meta("oifname"), "@bridges", "!="),
+                        COUNTER,
+                        {"masquerade": None},
+                    ),
+                )
+            )
+    return Chain(tuple(made), ("nat", "postrouting", 100))
 
 
 def _bridge_chains() -> dict[str, Chain]:

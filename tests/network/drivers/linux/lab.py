@@ -100,6 +100,37 @@ class Namespace:
         assert not check or done.returncode == 0, f"{command}: {done.stdout} {done.stderr}"
         return done
 
+    def make_socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
+        """A socket of this namespace's: it stays one wherever it is used."""
+        inside = Inside(self.name)
+        made = inside(socket.socket, family, kind)
+        inside.close()
+        made.settimeout(2)
+        return made
+
+    def listen(self, address: str, port: int) -> socket.socket:
+        made = self.make_socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((address, port))
+        made.listen()
+        return made
+
+    def connect(self, address: str, port: int, *, source_port: int = 0, patience: float = 2) -> socket.socket:
+        """Raises OSError if nobody answers in time."""
+        made = self.make_socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+        made.settimeout(patience)
+        if source_port:
+            made.bind(("", source_port))
+        made.connect((address, port))
+        return made
+
+    def connects(self, address: str, port: int, patience: float = 1) -> bool:
+        try:
+            self.connect(address, port, patience=patience).close()
+        except OSError:
+            return False
+        return True
+
     def close(self) -> None:
         netns.remove(self.name)
 
@@ -237,37 +268,6 @@ class Guest(Namespace):
         """Within 5 s: devices that have just come up may need a moment."""
         return eventually(lambda: self.pings(address))
 
-    def make_socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
-        """A socket of this guest's: it stays one wherever it is used."""
-        inside = Inside(self.name)
-        made = inside(socket.socket, family, kind)
-        inside.close()
-        made.settimeout(2)
-        return made
-
-    def listen(self, address: str, port: int) -> socket.socket:
-        made = self.make_socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind((address, port))
-        made.listen()
-        return made
-
-    def connect(self, address: str, port: int, *, source_port: int = 0, patience: float = 2) -> socket.socket:
-        """Raises OSError if nobody answers in time."""
-        made = self.make_socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
-        made.settimeout(patience)
-        if source_port:
-            made.bind(("", source_port))
-        made.connect((address, port))
-        return made
-
-    def connects(self, address: str, port: int, patience: float = 1) -> bool:
-        try:
-            self.connect(address, port, patience=patience).close()
-        except OSError:
-            return False
-        return True
-
     def close(self) -> None:
         os.write(self._wake[1], b"x")
         self._pump.join(5)
@@ -307,13 +307,15 @@ def eventually(condition: Callable[[], bool], patience: float = 5.0) -> bool:
 
 @dataclasses.dataclass
 class Flow:
-    """A TCP connection between two guests, both ends in the test's hands."""
+    """A TCP connection between two namespaces, both ends in the test's hands."""
 
     client: socket.socket
     server: socket.socket
 
     @classmethod
-    def open(cls, client: Guest, server: Guest, address: str, port: int, source_port: int = 0) -> Flow:
+    def open(
+        cls, client: Namespace, server: Namespace, address: str, port: int, source_port: int = 0
+    ) -> Flow:
         with server.listen(address, port) as listener:
             near = client.connect(address, port, source_port=source_port)
             far, _ = listener.accept()

@@ -200,10 +200,17 @@ def test_a_flat_network_with_the_host_as_gateway(underlay: lab.Underlay) -> None
     guest = underlay.guest(a, port)
     guest.run("ip", "route", "add", "default", "via", "203.0.113.1")
     assert guest.reaches("203.0.113.1")
+    # outside, nobody knows the way back: the host's address stands for it
+    outside = underlay.host("b")
+    flow = lab.Flow.open(guest, outside, outside.tunnel_address, 7000)
+    assert flow.server.getpeername()[0] == a.tunnel_address
+    assert flow.passes()
     a.stop()
     a.start()
     a.apply()
     assert guest.reaches("203.0.113.1")
+    assert flow.passes()
+    assert flow.passes(back=True)
 
 
 def test_a_flat_network_takes_no_device_with_addresses(underlay: lab.Underlay) -> None:
