@@ -68,6 +68,7 @@ class SimulatedDriver(NetworkDriver):
         conf.register_opts(OPTS, group=GROUP)
         self._options = conf[GROUP]
         self.host = host
+        self.physical_networks = list(self._options.physical_networks)
         self._failures = _Failures(self._options.failures)
         self._lock = threading.Lock()
         self.ports: dict[str, dict[str, Any]] = {}
@@ -86,7 +87,7 @@ class SimulatedDriver(NetworkDriver):
         # an address of its own for each host, so that peers are told apart
         number = int.from_bytes(self.host.encode()[-3:])
         return {
-            "interface_mappings": {name: f"sim-{name}" for name in self._options.physical_networks},
+            "interface_mappings": {name: f"sim-{name}" for name in self.physical_networks},
             "bridge_mappings": {},
             "tunnel_types": ["vxlan"],
             "tunneling_ip": str(ipaddress.ip_address("10.0.0.0") + number % 2**24),

@@ -6,12 +6,15 @@ itself. Compute is a recorder: ``plane.events``.
 
 from __future__ import annotations
 
+import concurrent.futures
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import pytest
 import webtest
 
 from api.network.app import make_app
@@ -108,6 +111,14 @@ class Conductor:
         self.messaging.close()
 
 
+@pytest.fixture
+def plane(tmp_path: Path) -> Iterator[Plane]:
+    """Two hosts, over SQLite."""
+    made = Plane(f"sqlite:///{tmp_path}/global.sqlite", "h1", "h2")
+    yield made
+    made.stop()
+
+
 class Plane:
     """``hosts``: names of agents to start; more with ``add_host``."""
 
@@ -167,8 +178,7 @@ class Plane:
             wait_for(lambda port_id=port_id: self.port(port_id)["status"] == "ACTIVE", f"{port_id} ACTIVE")
 
     def stop(self) -> None:
-        for host in self.hosts.values():
-            host.stop()
-        for conductor in self.conductors:
-            conductor.stop()
+        running = [*self.hosts.values(), *self.conductors]
+        with concurrent.futures.ThreadPoolExecutor(len(running)) as pool:
+            list(pool.map(lambda each: each.stop(), running))
         self.services.close()
