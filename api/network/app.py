@@ -21,8 +21,6 @@ class NetworkApi(Api):
     """After each call that may have written, who has to know is told."""
 
     def run(self, operation: Operation, call: Call) -> Any:
-        if operation.method == "GET":
-            return super().run(operation, call)
         with network_changes.collecting() as changes:
             answer = super().run(operation, call)
         self.services.doorbells.changed(changes)

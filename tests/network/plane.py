@@ -179,6 +179,6 @@ class Plane:
 
     def stop(self) -> None:
         running = [*self.hosts.values(), *self.conductors]
-        with concurrent.futures.ThreadPoolExecutor(len(running)) as pool:
+        with concurrent.futures.ThreadPoolExecutor(len(running) or 1) as pool:
             list(pool.map(lambda each: each.stop(), running))
         self.services.close()

@@ -6,7 +6,7 @@ from typing import Any
 
 from lifecycle.host_network import Changed
 from tests.api.network.conftest import ADMIN
-from tests.network.plane import Plane, wait_for
+from tests.network.plane import Conductor, Plane, wait_for
 
 
 def test_a_bound_port_turns_active(plane: Plane) -> None:
@@ -146,8 +146,6 @@ def test_without_a_conductor_it_goes_on_later(plane: Plane) -> None:
     network = plane.api.network()["id"]
     plane.conductors.pop().stop()
     port = plane.bound(network, "h1")
-    from tests.network.plane import Conductor
-
     plane.conductors.append(Conductor(plane))
     plane.hosts["h1"].agent.ring(Changed(ports={port["id"]}))
     plane.wait_active(port["id"])
