@@ -8,6 +8,7 @@ rest that is too long ends the connection instead.
 
 from __future__ import annotations
 
+import select
 import ssl
 from typing import Any, Protocol
 
@@ -19,6 +20,9 @@ PIECE = 1 << 16
 MAX_DRAINED = 256 << 20
 """Bytes of an unwanted body that are read, so that the client gets to see the answer."""
 _MAX_LINE = 4096
+_LINGER_MS = 10
+_IDLE = 2
+"""Workers that must be idle for one to wait for its client's next request."""
 
 
 class _Stream(Protocol):
@@ -107,25 +111,77 @@ class Gateway(wsgi.Gateway_10):
         return environ
 
 
+class _Writer:
+    """A connection's way out: headers wait for the first piece of the body, so that one packet takes both."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._held = b""
+        self.holding = False
+
+    def write(self, data: bytes) -> None:
+        if self.holding:
+            self._held += data
+        else:
+            held, self._held = self._held, b""
+            self._stream.write(held + data if held else data)
+
+    def release(self) -> None:
+        """Send what no body came for."""
+        if self._held:
+            self.write(b"")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 class Request(server.HTTPRequest):
     """Drains the body in pieces before cheroot would in one."""
 
     def send_headers(self) -> None:
         if not self.close_connection and not drain(self.rfile):
             self.close_connection = True
-        super().send_headers()
+        self.conn.wfile.holding = True
+        try:
+            super().send_headers()
+        finally:
+            self.conn.wfile.holding = False
+
+    def respond(self) -> None:
+        try:
+            super().respond()
+        finally:
+            self.conn.wfile.release()
 
 
 class Connection(server.HTTPConnection):
-    """Makes our requests; over TLS it shakes hands first."""
+    """Makes our requests; over TLS it shakes hands first. Waits a moment for the next request.
+
+    cheroot hands every connection back to the thread that watches all of them, and that
+    to a worker again: two changes of threads per request, each of which may wait for the
+    interpreter's lock.  A client that asks again at once is served by the same worker, as
+    long as others are idle.
+    """
 
     RequestHandlerClass = Request
     _greeted = False
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.wfile: Any = _Writer(self.wfile)
+        self._poll = select.poll()
+        self._poll.register(self.socket.fileno(), select.POLLIN)
+
     def communicate(self) -> bool:
-        if not self._greeted and isinstance(self.socket, ssl.SSLSocket):
+        encrypted = isinstance(self.socket, ssl.SSLSocket)
+        if encrypted and not self._greeted:
             if not tls.shake_hands(self.socket, self.server.timeout):
                 return False
             self._greeted = True
-        again: bool = super().communicate()
-        return again
+        while super().communicate():
+            # (what TLS has decrypted already does not show in the socket)
+            if encrypted or self.server.requests.idle < _IDLE:
+                return True
+            if not self.rfile.has_data() and not self._poll.poll(_LINGER_MS):
+                return True
+        return False
