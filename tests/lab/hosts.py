@@ -88,6 +88,10 @@ class TwoHosts:
             processes.stop_group(process.pid)
         self._end_left_behind()
         self.lab.close()
+        for host in HOSTS:
+            subprocess.run(
+                ["umount", "--lazy", str(self.folder / host / "netns")], check=False, capture_output=True
+            )
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def connect(self, name: str = settings.CLOUD) -> Any:
@@ -138,7 +142,14 @@ class TwoHosts:
                 "DEFAULT": {"host": host, "my_ip": address, "state_path": str(state.path)},
                 "metrics": {"port": ""},
                 "database": {"connection": "", "cell_connection": ""},
-                "network_linux": {"tunnel_address": address, "physical_interfaces": "public:ext0"},
+                "metadata_proxy": {"url": settings.Addresses(self.state).url("metadata_api")},
+                "network_linux": {
+                    "tunnel_address": address,
+                    "physical_interfaces": "public:ext0",
+                    "host_gateways": "",
+                    # both hosts have the same /run
+                    "netns_folder": str(state.path / "netns"),
+                },
             },
         )
         return state
@@ -164,7 +175,9 @@ class TwoHosts:
         log = state.folder("log") / "haneul.log"
         self._processes[name] = processes.start(
             [
-                "ip", "netns", "exec", self.spaces[name], sys.executable, "-m", "cli.main", "serve", *roles,
+                # not "ip netns exec": namespaces that an agent makes must outlive its mount namespace
+                "nsenter", f"--net=/run/netns/{self.spaces[name]}",
+                sys.executable, "-m", "cli.main", "serve", *roles,
                 "--state", str(state.path), "--config-file", str(state.config_file),
             ],
             log=log,

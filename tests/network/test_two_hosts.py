@@ -6,6 +6,7 @@ same address as a. All are reached by ssh from outside, by floating IP, with a k
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import subprocess
 import time
@@ -28,6 +29,10 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 CIDR = "10.50.0.0/24"
+USER_DATA = f"""#!/bin/sh
+until ping -c 1 -w 2 {OUTSIDE}; do sleep 1; done
+echo OUTSIDE-REACHED > /dev/console
+"""
 OPEN: dict[str, dict[str, Any]] = {
     "ssh": {"protocol": "tcp", "port_range_min": 22, "port_range_max": 22},
     "ping": {"protocol": "icmp"},
@@ -96,6 +101,7 @@ class World:
             image_id=self.image.id,
             key_name="key",
             networks=[{"uuid": network.id, "fixed_ip": address}],
+            user_data=base64.b64encode(USER_DATA.encode()).decode(),
             **({"host": host} if host else {}),
         )
         return connection.compute.wait_for_server(server, wait=120, interval=0.3)
@@ -209,9 +215,9 @@ def test_guests_on_two_hosts_ping_each_other(world: World, pair: dict[str, Any])
 
 
 def test_guests_reach_the_outside_through_snat(world: World, pair: dict[str, Any]) -> None:
-    # a has a floating IP; b goes out behind the router's address. Only a can be asked, so a asks b.
+    """With a floating IP (a) and without (b, whose user data says so on its console)."""
     assert "0% packet loss" in world.ssh(pair["floating"], "ping", "-c", "2", "-w", "10", OUTSIDE)
-    assert "GUEST-READY" in world.console(pair["b"])
+    wait_for(lambda: "OUTSIDE-REACHED" in world.console(pair["b"]), "b reaches the outside", 60)
 
 
 def test_tenants_with_the_same_addresses_do_not_meet(world: World, pair: dict[str, Any]) -> None:
