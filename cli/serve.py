@@ -38,6 +38,7 @@ ROLES = {
     "api-volume": "api.volume.app:make_role",
     "api-compute": "api.compute.app:make_role",
     "api-metadata": "api.metadata.app:make_role",
+    "volume": "volume.service:make_role",
     "compute": "compute.service:make_role",
     "network": "network.service:make_role",
 }

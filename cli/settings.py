@@ -131,6 +131,8 @@ def new_configuration(state: StateFolder, choices: Choices) -> configparser.RawC
     hosts = [f"sim{number:04}" for number in range(1, choices.simulated_hosts + 1)]
     if choices.driver == "simulated":
         sections["compute"]["simulated_hosts"] = ",".join(hosts)
+        sections["volume"] = {"enabled_backends": "simulated_volumes"}
+        sections["simulated_volumes"] = {"driver": "simulated", "state_dir": str(state / "simulated-volumes")}
     sections.update(_network(choices, hosts if choices.driver == "simulated" else []))
     if address != choices.listen:
         sections["identity"]["url"] = auth_url

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from core.context import RequestContext
-from core.errors import BadRequest, Conflict
+from core.errors import BadRequest, StaleGeneration
 from db import intents as db_intents
 from db.types import now
 from db.volume_base import (
@@ -111,7 +111,7 @@ def move(
 ) -> None:
     """The status from what was read to ``to``, unless someone else changed it meanwhile.
 
-    :raises Conflict: it is not what it was.
+    :raises StaleGeneration: it is not what it was.
     """
     statuses = [row["status"], *also_if]
     done = connection.execute(
@@ -124,7 +124,7 @@ def move(
         .values(status=to, updated_at=now(), generation=volumes.c.generation + 1, **(values or {}))
     )
     if done.rowcount != 1:
-        raise Conflict(f"Volume {row['id']} was changed meanwhile. Try again.", code="haneul.volume.changed")
+        raise StaleGeneration(f"Volume {row['id']} was changed meanwhile. Try again.")
 
 
 def begin(

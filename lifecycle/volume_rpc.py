@@ -2,10 +2,9 @@
 
 Worker (topic ``volume``, server = ``host@backend``, the global transport):
     ring()                                        intents wait
-    initialize_connection(volume_id, connector)   → connection info, {"driver_volume_type", "data"}
+    initialize_connection(volume_id, connector, mode) → connection info, {"driver_volume_type", "data"}
     terminate_connection(volume_id, connector, force)
     manageable_volumes(), manageable_snapshots()  → [{"reference", "size", "extra_info", …}]
-    backend_capabilities()                        → what the driver says of itself
 The worker reads the volume itself: nothing but ids and the connector travels.
 """
 
@@ -38,11 +37,11 @@ class VolumeClient:
             raise Unavailable(f"The volume service {host} does not answer now.", cause=error) from error
 
     def initialize_connection(
-        self, context: RequestContext, host: str, volume_id: str, connector: dict[str, Any]
+        self, context: RequestContext, host: str, volume_id: str, connector: dict[str, Any], mode: str
     ) -> dict[str, Any]:
-        """:raises Unavailable: the worker does not answer. :raises DriverError: the backend refuses."""
+        """``mode``: "rw" or "ro". :raises Unavailable: the worker does not answer. :raises DriverError: the backend refuses."""
         result: dict[str, Any] = self._call(
-            context, host, "initialize_connection", volume_id=volume_id, connector=connector
+            context, host, "initialize_connection", volume_id=volume_id, connector=connector, mode=mode
         )
         return result
 
@@ -64,10 +63,6 @@ class VolumeClient:
 
     def manageable_snapshots(self, context: RequestContext, host: str) -> list[dict[str, Any]]:
         result: list[dict[str, Any]] = self._call(context, host, "manageable_snapshots")
-        return result
-
-    def backend_capabilities(self, context: RequestContext, host: str) -> dict[str, Any]:
-        result: dict[str, Any] = self._call(context, host, "backend_capabilities")
         return result
 
 

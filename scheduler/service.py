@@ -23,19 +23,21 @@ from core import config, metrics
 from core.context import RequestContext
 from core.messaging import Messaging
 from core.pools import Periodic
-from db import global_schema, placement, sessions
+from db import global_schema, placement, sessions, volume_services
 from db import intents as db_intents
 from db.sessions import Database, Databases
 from db.types import now
 from lifecycle.roles import Role
 from lifecycle.rpc import SCHEDULER_TOPIC, AgentClient
 from lifecycle.states import IntentState
+from lifecycle.volume_rpc import VolumeClient
 from scheduler import options
 from scheduler.dispatch import Dispatcher, Lost
 from scheduler.host_state import HostTable
 from scheduler.loader import Loader
 from scheduler.placement import Choice, Decision, Pass
 from scheduler.request import Group, PlacementRequest, demand_of_flavor
+from scheduler.volume_pools import VolumePass
 
 LOG = logging.getLogger(__name__)
 Row = dict[str, Any]
@@ -81,6 +83,9 @@ class SchedulerRole(Role):
         self._cell_messaging: dict[str, Messaging] = {}
         self._server = self._messaging.server(SCHEDULER_TOPIC, self.owner, [Endpoint(self)])
         self._loop = Periodic("scheduler-pass", conf.scheduler.interval_s, self.run_pass, _SPACING_S)
+        self._volumes = VolumePass(
+            self.databases, VolumeClient(self._messaging).ring, batch=conf.scheduler.batch
+        )
         self._housekeeping_at = 0.0
 
     def start(self) -> None:
@@ -105,11 +110,20 @@ class SchedulerRole(Role):
     def run_pass(self) -> None:
         """Place everything that waits; repeats while whole batches come."""
         self._housekeep()
+        self._try_volumes()
         while True:
             taken = sum(self._try_pass(source) for source in [self.databases.global_, *self._cells()])
             metrics.QUEUE.labels("scheduler").set(taken)
             if taken < self._conf.scheduler.batch:
                 return
+
+    def _try_volumes(self) -> None:
+        """Volumes that can't be placed now must not keep servers waiting."""
+        try:
+            while self._volumes.run() >= self._conf.scheduler.batch:
+                pass
+        except Exception:  # noqa: BLE001 - logged; what waits is found by the next pass
+            LOG.exception("the pass over volumes failed; it is tried again")
 
     def _cells(self) -> list[Database]:
         return [self.databases.cell(row["id"]) for row in self.databases.cell_rows() if not row["disabled"]]
@@ -120,6 +134,8 @@ class SchedulerRole(Role):
         self._housekeeping_at = time.monotonic()
         for cell in self._cells()[:1]:
             Hosts(self._conf, self.databases, cell).ensure_service(self._conf.host, "nova-scheduler")
+        with self.databases.global_.write() as connection:
+            volume_services.heartbeat(connection, self._conf.host, volume_services.SCHEDULER, "nova")
         self.loader.prune()
 
     def _waiting(self, source: Database) -> list[Row]:

@@ -222,7 +222,7 @@ class AttachmentsController(Controller):
         if host is None:
             raise BadRequest(f"Invalid volume: Volume {volume['id']} is on no backend.")
         answer = self.services.doorbells.volume().initialize_connection(
-            call.context, host, volume["id"], connector
+            call.context, host, volume["id"], connector, row["mode"]
         )
         return self._connected(identifier, answer)
 
@@ -234,6 +234,10 @@ class AttachmentsController(Controller):
             self._refuse_second_writer(connection, volume, row, connector)
             values: Row = {"connector": connector, "attached_host": host_of(connector)}
             values["mode"] = mode or row["mode"] or ("ro" if volume["readonly"] else "rw")
+            if volume["readonly"] and values["mode"] == "rw":
+                raise BadRequest(
+                    f"Invalid volume: Volume {volume['id']} is read only: attach it with mode ro."
+                )
             db_attachments.move(connection, volume, row, AttachmentStatus.ATTACHING, values)
             return {**row, **values}, volume
 

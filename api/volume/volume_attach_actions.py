@@ -239,7 +239,7 @@ class VolumeAttachActionsController(Controller):
             row = self._row(call, connection)
             facts = attachments_api.connection_facts(connection, row, {})
         answer = self.services.doorbells.volume().initialize_connection(
-            call.context, self._backend(row), row["id"], connector
+            call.context, self._backend(row), row["id"], connector, facts["access_mode"]
         )
         data = {
             key: value for key, value in {**answer.get("data", {}), **facts}.items() if key != "attachment_id"

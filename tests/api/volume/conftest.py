@@ -72,10 +72,13 @@ class Worker:
         self.calls: list[tuple[str, ...]] = []
 
     def initialize_connection(
-        self, context: RequestContext, host: str, volume_id: str, connector: dict[str, Any]
+        self, context: RequestContext, host: str, volume_id: str, connector: dict[str, Any], mode: str
     ) -> dict[str, Any]:
         self.calls.append(("connect", host, volume_id, connector["host"]))
-        return {"driver_volume_type": "local", "data": {"device_path": f"/vol/{volume_id}"}}
+        return {
+            "driver_volume_type": "local",
+            "data": {"device_path": f"/vol/{volume_id}", "access_mode": mode},
+        }
 
     def terminate_connection(
         self,

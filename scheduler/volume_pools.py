@@ -1,0 +1,193 @@
+"""Where new volumes go: pools as columns, filters as masks, a weigher, and the claim in SQL.
+
+A pass takes all waiting ``volume.create`` intents at once.  Every pool's ``generation``
+is bumped by the claim, so of two schedulers that saw the same free space one loses
+and looks again.  What a pool has given away is counted from the volumes on it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+import sqlalchemy as sa
+
+from conductor.direct_journal import finish
+from core.intents import IntentState
+from db import volume_ends, volume_services, volume_types
+from db.sessions import Databases, retrying
+from db.types import now
+from db.volume_base import Row, by_ids, intents, pools, volumes
+
+LOG = logging.getLogger(__name__)
+_DELETIONS = ("volume.delete", "volume.force_delete")
+_UNBOUNDED = 1e12
+
+
+class Claimed(Exception):
+    """Another scheduler claimed from the pool meanwhile."""
+
+
+class VolumePass:
+    """Places volumes. ``ring(host)`` is called for each backend that got work."""
+
+    def __init__(
+        self, databases: Databases, ring: Callable[[str], None], *, batch: int = 500, down_after_s: float = 60
+    ) -> None:
+        self._databases = databases
+        self._ring = ring
+        self._batch = batch
+        self._down_after = down_after_s
+
+    def run(self) -> int:
+        """One pass; how many intents it took."""
+        rows = self._waiting()
+        if not rows:
+            return 0
+        hosts = set()
+        for row in rows:
+            for _ in range(5):
+                try:
+                    host = self._place(row)
+                except Claimed:
+                    continue
+                if host is not None:
+                    hosts.add(host)
+                break
+        for host in hosts:
+            self._ring(host)
+        return len(rows)
+
+    def _waiting(self) -> list[Row]:
+        """Creates that need a pool, and deletions of what never got one."""
+        statement = (
+            sa.select(intents)
+            .where(
+                intents.c.state == IntentState.WAITING.value,
+                intents.c.target.is_(None),
+                intents.c.kind.in_(["volume.create", *_DELETIONS]),
+            )
+            .order_by(intents.c.created_at, intents.c.id)
+            .limit(self._batch)
+        )
+        with self._databases.global_.read() as connection:
+            return [dict(row) for row in connection.execute(statement).mappings()]
+
+    @retrying
+    def _place(self, intent: Row) -> str | None:
+        with self._databases.global_.write() as connection:
+            if intent["kind"] in _DELETIONS:
+                finish(connection, intent, IntentState.DONE, volume_ends.end)
+                return None
+            found = by_ids(connection, volumes, [intent["resource_id"]])
+            if not found:
+                finish(connection, intent, IntentState.CANCELLED, volume_ends.end)
+                return None
+            pool, why = self._choose(connection, found[0], intent["arguments"])
+            if pool is None:
+                error = {"step": "schedule", "code": "haneul.no_pool", "message": why}
+                finish(connection, intent, IntentState.FAILED, volume_ends.end, error)
+                return None
+            self._claim(connection, intent, found[0], pool)
+            return str(pool["service_host"])
+
+    def _choose(self, connection: sa.Connection, volume: Row, arguments: Row) -> tuple[Row | None, str]:
+        """(the pool, "") or (None, which filter left none)."""
+        rows = volume_services.list_pools(connection)
+        specs = volume_types.get(connection, volume["type_id"])["extra_specs"] if volume["type_id"] else {}
+        left = np.ones(len(rows), dtype=bool)
+        for name, mask in (
+            ("Driver", [self._usable(row) for row in rows]),
+            ("AvailabilityZone", [self._in_zone(row, volume) for row in rows]),
+            ("Pool", [arguments.get("pool") in (None, row["name"]) for row in rows]),
+            ("Capabilities", [fits(row, specs) for row in rows]),
+            ("Capacity", room(rows) >= volume["size_gib"]),
+        ):
+            left &= np.asarray(mask, dtype=bool)
+            if not left.any():
+                return None, f"No valid backend was found: {name}Filter left none of {len(rows)} pools."
+        weights = np.where(left, free(rows), -np.inf)
+        return rows[int(np.argmax(weights))], ""
+
+    def _usable(self, row: Row) -> bool:
+        service = row["service"]
+        return (
+            service is not None
+            and not service["disabled"]
+            and not service["frozen"]
+            and volume_services.is_up(service, self._down_after)
+        )
+
+    @staticmethod
+    def _in_zone(row: Row, volume: Row) -> bool:
+        return (
+            row["service"] is not None and row["service"]["availability_zone"] == volume["availability_zone"]
+        )
+
+    @staticmethod
+    def _claim(connection: sa.Connection, intent: Row, volume: Row, pool: Row) -> None:
+        bumped = connection.execute(
+            sa.update(pools)
+            .where(pools.c.name == pool["name"], pools.c.generation == pool["generation"])
+            .values(generation=pools.c.generation + 1)
+        )
+        taken = connection.execute(
+            sa.update(intents)
+            .where(
+                intents.c.id == intent["id"],
+                intents.c.state == IntentState.WAITING.value,
+                intents.c.target.is_(None),
+            )
+            .values(target=pool["service_host"], updated_at=now())
+        )
+        if bumped.rowcount != 1 or taken.rowcount != 1:
+            raise Claimed
+        connection.execute(
+            sa.update(volumes)
+            .where(volumes.c.id == volume["id"])
+            .values(host=pool["name"], generation=volumes.c.generation + 1)
+        )
+
+
+def free(rows: list[Row]) -> np.ndarray:
+    """GiB that are free by the drivers' word, less what is promised since they said it."""
+    return np.asarray([_UNBOUNDED if row["free_gib"] is None else row["free_gib"] for row in rows])
+
+
+def room(rows: list[Row]) -> np.ndarray:
+    """GiB that a pool may still promise: thin ones more than they have."""
+    found = []
+    for row in rows:
+        said, total = row["capabilities"], row["total_gib"]
+        if total is None:
+            found.append(_UNBOUNDED)
+            continue
+        usable = total * (100 - float(said.get("reserved_percentage") or 0)) / 100
+        if said.get("thin_provisioning_support"):
+            usable *= float(said.get("max_over_subscription_ratio") or 1)
+        found.append(usable - row["allocated"][1])
+    return np.asarray(found)
+
+
+def fits(row: Row, specs: dict[str, str]) -> bool:
+    """CapabilitiesFilter: unscoped extra specs and ``capabilities:`` ones against what the pool says."""
+    for key, wanted in specs.items():
+        scope, colon, name = key.partition(":")
+        if colon and scope != "capabilities":
+            continue
+        said = row["capabilities"].get(name if colon else key)
+        if said is None or not _matches(str(said), str(wanted)):
+            return False
+    return True
+
+
+def _matches(said: str, wanted: str) -> bool:
+    words = wanted.split()
+    if len(words) == 2 and words[0] == "<is>":
+        return said.strip().lower() == words[1].lower()
+    if words and words[0] == "<in>":
+        return all(word in said for word in words[1:] if word != "<in>")
+    if words and words[0] == "<or>":
+        return said in [word for word in words if word != "<or>"]
+    return said.strip().lower() == wanted.strip().lower()

@@ -1,0 +1,1 @@
+"""What the volume worker carries out: one file per kind of resource."""

@@ -1,0 +1,128 @@
+"""Steps of the intents on volumes.
+
+| kind | step | does | undo |
+|---|---|---|---|
+| volume.create | data | empty, cloned, or written from an image | the data goes |
+| volume.delete | snapshots, data | with cascade the snapshots first, then the volume | forward only |
+| volume.extend | data | larger | none: a larger volume loses nothing |
+| volume.revert | data | the snapshot's content again | none: what was there before is gone |
+| volume.retype | backend | the driver keeps it where it is | none: repeated with the old type by hand |
+| volume.manage | take_over | an existing thing becomes the volume | it is let go again |
+| volume.unmanage | let_go | the data stays where it is | forward only |
+
+Every driver method is idempotent by the volume's id, so a step may be repeated.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core import qemu_img
+from core.errors import BadRequest, DriverError, NotFound
+from db import volume_types
+from lifecycle.steps import Action, Registry, Run, Step
+from volume.drivers.base import Location, Volume
+from volume.worker import VolumeWorker
+
+
+def _worker(run: Run) -> VolumeWorker:
+    worker: VolumeWorker = run.worker
+    return worker
+
+
+def _create(run: Run) -> dict[str, Any]:
+    worker, source = _worker(run), run.arguments["source"]
+    volume = worker.volume(run.resource_id)
+    return {"provider_location": _make(run, worker, volume, source)}
+
+
+def _make(run: Run, worker: VolumeWorker, volume: Volume, source: dict[str, Any]) -> Location:
+    kind, driver = source["kind"], worker.driver
+    if kind == "empty":
+        return driver.create(volume)
+    if kind == "snapshot":
+        return driver.create_from_snapshot(volume, worker.snapshot(source["snapshot_id"]))
+    if kind == "volume":
+        return driver.clone(volume, worker.volume(source["volume_id"]))
+    if kind == "image":
+        return _write_image(run, worker, volume, source)
+    raise DriverError(f"This worker can't make a volume from a {kind} yet.")
+
+
+def _write_image(run: Run, worker: VolumeWorker, volume: Volume, source: dict[str, Any]) -> Location:
+    with worker.image(source["image_id"]) as path:
+        disk_format = qemu_img.check_content(path, source["image"]["disk_format"])
+        return worker.driver.write_image(volume, path, disk_format, lambda _bytes: run.check_cancelled())
+
+
+def _remove(run: Run) -> None:
+    worker = _worker(run)
+    try:
+        volume = worker.volume(run.resource_id)
+    except NotFound:
+        return
+    worker.driver.delete(volume)
+
+
+def _delete_snapshots(run: Run) -> None:
+    worker = _worker(run)
+    for snapshot_id in run.arguments["snapshot_ids"]:
+        run.check_cancelled()
+        snapshot = worker.snapshot_or_none(snapshot_id)
+        if snapshot is not None:
+            worker.driver.delete_snapshot(snapshot)
+
+
+def _extend(run: Run) -> dict[str, Any]:
+    worker, size = _worker(run), run.arguments["size_gib"]
+    volume = worker.volume(run.resource_id, run.arguments["previous_gib"])
+    worker.driver.extend(volume, size)
+    return {"size_gib": size}
+
+
+def _revert(run: Run) -> dict[str, Any]:
+    worker = _worker(run)
+    snapshot = worker.snapshot(run.arguments["snapshot_id"])
+    return {"provider_location": worker.driver.revert(worker.volume(run.resource_id), snapshot)}
+
+
+def _retype(run: Run) -> None:
+    worker = _worker(run)
+    with worker.databases.global_.read() as connection:
+        specs = volume_types.get(connection, run.arguments["type_id"])["extra_specs"]
+    wanted = specs.get("volume_backend_name", worker.backend.backend_name)
+    if wanted != worker.backend.backend_name or not worker.driver.retype(
+        worker.volume(run.resource_id), specs
+    ):
+        raise BadRequest("The volume would have to move to another backend for this type.")
+
+
+def _manage(run: Run) -> dict[str, Any]:
+    worker = _worker(run)
+    location, size = worker.driver.manage(worker.volume(run.resource_id), run.arguments["ref"])
+    return {"provider_location": location, "size_gib": size}
+
+
+def _unmanage(run: Run) -> None:
+    worker = _worker(run)
+    worker.driver.unmanage(worker.volume(run.resource_id))
+
+
+_DELETE = (
+    Step("snapshots", _delete_snapshots, no_undo="what is deleted stays so"),
+    Step("data", _remove, no_undo="what is deleted stays so"),
+)
+ACTIONS = Registry(
+    Action("volume.create", (Step("data", _create, _remove),)),
+    Action("volume.delete", _DELETE, undo_on_failure=False),
+    Action("volume.force_delete", _DELETE, undo_on_failure=False),
+    Action("volume.extend", (Step("data", _extend, no_undo="a larger volume loses nothing"),)),
+    Action("volume.revert", (Step("data", _revert, no_undo="what was there before is gone"),)),
+    Action("volume.retype", (Step("backend", _retype, no_undo="the old type is still the volume's"),)),
+    Action("volume.manage", (Step("take_over", _manage, _unmanage),)),
+    Action(
+        "volume.unmanage",
+        (Step("let_go", _unmanage, no_undo="the data stays where it is"),),
+        undo_on_failure=False,
+    ),
+)

@@ -1,0 +1,106 @@
+"""What the steps of the volume worker work with: a backend, its rows, images.
+
+Steps know tables only through this module: what drivers get to see of a volume or a
+snapshot (``volume.drivers.base``) is read here, fresh, whenever a step begins.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from oslo_config import cfg
+
+from core.clients import service_adapter
+from core.errors import DriverError, NotFound, Unavailable
+from db import volume_types
+from db.sessions import Databases
+from db.volume_base import Row, attachments, find, snapshots, volumes
+from volume.drivers.backends import Backend
+from volume.drivers.base import Snapshot, Volume
+
+LOG = logging.getLogger(__name__)
+_PIECE = 1 << 20
+
+
+class VolumeWorker:
+    """One backend as steps see it (``run.worker``)."""
+
+    def __init__(self, conf: cfg.ConfigOpts, databases: Databases, backend: Backend) -> None:
+        self.conf = conf
+        self.databases = databases
+        self.backend = backend
+        self.driver = backend.driver
+
+    # -- rows --------------------------------------------------------------------
+
+    def volume_row(self, volume_id: str) -> Row:
+        with self.databases.global_.read() as connection:
+            return find(connection, volumes, "Volume", volume_id)
+
+    def volume(self, volume_id: str, size_gib: int | None = None) -> Volume:
+        """A volume as drivers see it. ``size_gib`` instead of the row's. :raises NotFound:"""
+        with self.databases.global_.read() as connection:
+            row = find(connection, volumes, "Volume", volume_id)
+            used = sa.select(attachments.c.id).where(
+                attachments.c.volume_id == volume_id, attachments.c.status.in_(["attached", "attaching"])
+            )
+            specs = volume_types.get(connection, row["type_id"])["extra_specs"] if row["type_id"] else {}
+            return Volume(
+                id=row["id"],
+                size_gib=size_gib or row["size_gib"],
+                location=row["provider_location"],
+                extra_specs=specs,
+                in_use=connection.execute(used.limit(1)).first() is not None,
+                multiattach=bool(row["multiattach"]),
+            )
+
+    def snapshot(self, snapshot_id: str) -> Snapshot:
+        """A snapshot as drivers see it. :raises NotFound:"""
+        with self.databases.global_.read() as connection:
+            row = find(connection, snapshots, "Snapshot", snapshot_id)
+        return Snapshot(
+            id=row["id"],
+            volume=self.volume(row["volume_id"]),
+            size_gib=row["size_gib"],
+            location=row["provider_location"],
+        )
+
+    def snapshot_or_none(self, snapshot_id: str) -> Snapshot | None:
+        """None: its row is gone, so is its data."""
+        try:
+            return self.snapshot(snapshot_id)
+        except NotFound:
+            return None
+
+    # -- images ------------------------------------------------------------------
+
+    @contextmanager
+    def image(self, image_id: str) -> Iterator[Path]:
+        """An image's data in a temporary file that goes with the block.
+
+        :raises Unavailable: the image service does not give it. :raises DriverError: it came short.
+        """
+        folder = Path(self.conf.state_path) / "volume-images"
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f"{image_id}.") as file:
+            answer = service_adapter(self.conf, "image").get(
+                f"/v2/images/{image_id}/file", raise_exc=False, stream=True
+            )
+            if answer.status_code != 200:
+                raise Unavailable(
+                    f"The image service does not give the data of image {image_id} ({answer.status_code})."
+                )
+            size = 0
+            for piece in answer.iter_content(_PIECE):
+                file.write(piece)
+                size += len(piece)
+            file.flush()
+            expected = answer.headers.get("Content-Length")
+            if expected is not None and int(expected) != size:
+                raise DriverError(f"The data of image {image_id} came short: {size} of {expected} bytes.")
+            yield Path(file.name)
