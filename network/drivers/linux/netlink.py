@@ -89,7 +89,7 @@ class Links:
         with explained("open a netlink socket"):
             self._route = pyroute2.NetNS(netns, flags=0) if netns else pyroute2.IPRoute()
         self._lock = threading.RLock()
-        self._known: dict[str, Link] | None = None
+        self._known: dict[str, Link | None] | None = None
         self._complete = False
         """is every device in ``_known``?"""
 
@@ -113,7 +113,8 @@ class Links:
             finally:
                 self._known = None
 
-    def _forget(self, name: str) -> None:
+    def forget(self, name: str) -> None:
+        """A device comes, goes or changes: what a snapshot says of it doesn't hold any more."""
         if self._known is not None:
             self._known.pop(name, None)
             self._complete = False
@@ -123,6 +124,8 @@ class Links:
         with self._lock, explained(f"look up {name}"):
             if self._known is not None and name in self._known:
                 return self._known[name]
+            if self._known is not None and self._complete:
+                return None
             try:
                 # not get_links: that lists all devices and drops the others
                 found = list(self._route.link("get", ifname=name, ext_mask=SKIP_STATISTICS))
@@ -145,7 +148,7 @@ class Links:
     def all(self) -> list[Link]:
         with self._lock, explained("list devices"):
             if self._known is not None and self._complete:
-                return list(self._known.values())
+                return [link for link in self._known.values() if link is not None]
             return [_link(message) for message in self._route.get_links(ext_mask=SKIP_STATISTICS)]
 
     def ours(self, kind: str) -> dict[str, Link]:
@@ -159,14 +162,14 @@ class Links:
 
     def add(self, name: str, kind: str, **options: Any) -> Link:
         with self._lock, explained(f"make {kind} device {name}"):
-            self._forget(name)
+            self.forget(name)
             self._route.link("add", ifname=name, kind=kind, **options)
         return self.need(name)
 
     def change(self, link: Link, **options: Any) -> None:
         """``options`` as pyroute2 takes them: state="up", mtu=, master=, ifalias=, ..."""
         with self._lock, explained(f"change device {link.name}"):
-            self._forget(link.name)
+            self.forget(link.name)
             self._route.link("set", index=link.index, **options)
 
     def settle(self, link: Link, *, alias: str | None = None, mtu: int, up: bool, master: int = 0) -> bool:
@@ -193,7 +196,7 @@ class Links:
         if link is None:
             return
         with self._lock, explained(f"remove device {name}"):
-            self._forget(name)
+            self.forget(name)
             try:
                 self._route.link("del", index=link.index)
             except NetlinkError as error:

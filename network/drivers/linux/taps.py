@@ -89,6 +89,7 @@ class Taps:
         self.links.settle(link, alias=alias_of(KIND, port.id), mtu=network.mtu, up=up, master=bridge.index)
 
     def _make(self, port: Port) -> Link:
+        self.links.forget(port.device)
         make_tap(port.device, self._owner)
         link = self.links.need(port.device)
         self.links.change(link, ifalias=alias_of(KIND, port.id))

@@ -67,6 +67,7 @@ class Uplinks:
         if link is not None and not link.is_ours(GATEWAY, name):
             raise DriverError(f"device {outer} is not haneul's: {name} can't have its host gateway")
         if link is None:
+            self.links.forget(inner)
             link = self.links.add(outer, "veth", peer={"ifname": inner})
             self.links.change(link, ifalias=alias_of(GATEWAY, name))
             other = self.links.need(inner)
