@@ -17,6 +17,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from pyroute2.netlink.exceptions import NetlinkError
+
 from core.errors import DriverError
 from network.drivers.linux.netlink import Links
 
@@ -204,29 +206,33 @@ def veth(
     inside.settle(there, mtu=mtu, up=True)
 
 
-def configure(inside: Links, device: str, wanted: set[str]) -> tuple[set[str], set[str]]:
+def configure(inside: Links, device: str, wanted: set[str]) -> set[str]:
     """Give a device exactly these addresses ("192.0.2.1/24"); link-local IPv6 ones of the kernel stay.
 
-    Returns (added, removed). What is right is not touched: connections live on.
+    Returns those that were added. What is right is not touched: connections live on.
     """
     link = inside.need(device)
-    added, removed = set(), set()
     with inside.route(f"configure addresses of {device}") as route:
-        present = {
-            f"{each.get('address')}/{each['prefixlen']}": each for each in route.get_addr(index=link.index)
-        }
-        for address in sorted(wanted - present.keys()):
+
+        def present() -> set[tuple[str, int]]:
+            return {(each.get("address"), each["prefixlen"]) for each in route.get_addr(index=link.index)}
+
+        # first what is to go: the kernel takes along those that are secondary to it
+        for ip, length in present():
+            if f"{ip}/{length}" not in wanted and not ip.startswith("fe80:"):
+                try:
+                    route.addr("del", index=link.index, address=ip, prefixlen=length)
+                except NetlinkError as error:
+                    if error.code != errno.EADDRNOTAVAIL:
+                        raise
+        missing = wanted - {f"{ip}/{length}" for ip, length in present()}
+        for address in sorted(missing):
             ip, _, length = address.partition("/")
             # NODAD: the same DHCP address is on many hosts on purpose, a router's is the port's alone
             flags = {"flags": 0x02} if ":" in ip else {}
             try:
                 route.addr("add", index=link.index, address=ip, prefixlen=int(length), **flags)
-            except Exception as error:
-                if getattr(error, "code", None) != errno.EEXIST:
+            except NetlinkError as error:
+                if error.code != errno.EEXIST:
                     raise
-            added.add(address)
-        for address, each in present.items():
-            if address not in wanted and not address.startswith("fe80:"):
-                route.addr("del", index=link.index, address=each.get("address"), prefixlen=each["prefixlen"])
-                removed.add(address)
-    return added, removed
+    return missing

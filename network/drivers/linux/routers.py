@@ -20,7 +20,7 @@ from oslo_config import cfg
 from core.errors import DriverError
 from lifecycle.host_network import Changed, HostNetwork, Network, Port, Router, RouterPort
 from network.drivers.base import Applied
-from network.drivers.linux import nat
+from network.drivers.linux import connections, nat
 from network.drivers.linux.bridges import Bridges
 from network.drivers.linux.daemons import Daemon, write
 from network.drivers.linux.metadata import METADATA_IPV4, Metadata
@@ -104,24 +104,22 @@ class Routers:
 
     def _route(self, state: HostNetwork, router: Router) -> None:
         name = namespace_of(router.id)
-        new = self._namespaces.ensure(name)
-        if new:
-            self._namespaces.call(name, _forwarding)
+        if self._namespaces.ensure(name):
+            self._tables.pop(router.id, None)
+        self._namespaces.call(name, _forwarding)
         gateway = leg_names(router.gateway.port_id, gateway=True)[1] if router.gateway else None
         self._remove_other_legs(router)
-        removed: set[str] = set()
         with self._namespaces.links(name) as inside:
             configure(inside, "lo", {"127.0.0.1/8", "::1/128", f"{METADATA_IPV4}/32"})
             for leg in router.interfaces:
                 self._leg(state, router, leg, inside, set(), gateway=False)
             if router.gateway is not None:
                 outside = {f"{address}/32" for address in _outer_addresses(router)}
-                removed = self._leg(state, router, router.gateway, inside, outside, gateway=True)
+                self._leg(state, router, router.gateway, inside, outside, gateway=True)
             _routes(inside, router, gateway)
         tables = self._tables.setdefault(router.id, nat.RouterTables(self._settings.nft_command))
         self._namespaces.call(name, lambda: _update(tables, nat.wanted(router, gateway)))
-        for address in removed:
-            self._forget_connections(name, address)
+        self._end_connections(router)
         self._advertise(state, router)
         self._metadata.serve_router(name, router)
 
@@ -134,8 +132,8 @@ class Routers:
         more: set[str],
         *,
         gateway: bool,
-    ) -> set[str]:
-        """Make or mend a leg; the addresses that it lost."""
+    ) -> None:
+        """Make or mend a leg; neighbours are told of addresses that are new on it."""
         network = state.networks.get(leg.network_id)
         if network is None:
             raise DriverError(f"network {leg.network_id} is not on this host")
@@ -148,11 +146,10 @@ class Routers:
         own = {f"{each.ip_address}/{each.prefix_length}" for each in leg.addresses}
         self._namespaces.call(name, lambda: sysctl(f"net/ipv6/conf/{inner}/accept_ra", "0"))
         self._bridges.attach(outer, network)
-        added, removed = configure(inside, inner, own | (more - {f"{_ip(each)}/32" for each in own}))
+        added = configure(inside, inner, own | (more - {f"{_ip(each)}/32" for each in own}))
         announced = [_ip(each) for each in added if "." in each]
         if announced:
             self._namespaces.call(name, lambda: announce(inner, leg.mac_address, announced))
-        return {_ip(each) for each in removed}
 
     def _remove_other_legs(self, router: Router) -> None:
         wanted = {leg_names(leg.port_id, gateway=False)[0] for leg in router.interfaces}
@@ -162,11 +159,16 @@ class Routers:
             if link.is_ours(KIND, router.id) and link.name not in wanted:
                 self._links.delete(link.name)
 
-    def _forget_connections(self, name: str, address: str) -> None:
-        """Connections over an address that is gone end now, not when they time out."""
-        for way in ("--orig-dst", "--reply-dst"):
-            # 1: there were none
-            self._namespaces.run(name, ["conntrack", "-D", way, address], accept=(0, 1))
+    def _end_connections(self, router: Router) -> None:
+        """Those of floating IPs and forwarded ports that are gone. The rules are the new ones already."""
+        known = connections.Translations(self._folder / router.id / "translations.json")
+        wanted = connections.translations(router)
+        gone = known.gone(wanted)
+        if gone:
+            with self._namespaces.entered(namespace_of(router.id)):
+                connections.end(gone)
+        # last: what a crash kept from being ended is found again
+        known.keep(wanted)
 
     def _advertise(self, state: HostNetwork, router: Router) -> None:
         """radvd on the legs whose subnets want it."""

@@ -12,13 +12,34 @@ import ipaddress
 import socket
 import struct
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lifecycle.host_network import Address, Dhcp, FloatingIp, Network, Router, RouterPort, Subnet
-from tests.network.drivers.linux.lab import Guest, Host, Inside, Namespace, Underlay, make_network
+from lifecycle.host_network import (
+    Address,
+    Dhcp,
+    FloatingIp,
+    Network,
+    Port,
+    Router,
+    RouterPort,
+    Rule,
+    Subnet,
+)
+from tests.network.drivers.linux.lab import (
+    ALLOW_OUT,
+    Guest,
+    Host,
+    Inside,
+    Namespace,
+    Underlay,
+    make_group,
+    make_network,
+    make_port,
+)
 
 OUTSIDE = "203.0.113.1"
 OUTSIDE6 = "2001:db8:ffff::1"
@@ -69,6 +90,21 @@ def slaac_address(subnet: Subnet, mac: str) -> Address:
     identifier = bytes([numbers[0] ^ 2]) + numbers[1:3] + b"\xff\xfe" + numbers[3:]
     net = ipaddress.ip_network(subnet.cidr)
     return Address(str(net[int.from_bytes(identifier)]), subnet.id, net.prefixlen, subnet.gateway_ip)
+
+
+OPEN = make_group(*ALLOW_OUT, Rule("ingress", "IPv4"), Rule("ingress", "IPv6"))
+
+
+def guest_port(network: Network, number: int, **fields: Any) -> Port:
+    """A port with the same number in each subnet of the network."""
+    port = make_port(network, security_group_ids=(OPEN.id,), **fields)
+    addresses = tuple(
+        slaac_address(subnet, port.mac_address)
+        if subnet.ipv6_address_mode in ("slaac", "dhcpv6-stateless")
+        else address_in(subnet, number)
+        for subnet in network.subnets
+    )
+    return dataclasses.replace(port, addresses=addresses)
 
 
 def leg(network: Network, *addresses: Address) -> RouterPort:
@@ -231,13 +267,17 @@ def _ask6(client: socket.socket, kind: int, content: bytes) -> dict[int, bytes]:
     target = ("ff02::1:2", 547, 0, socket.if_nametoindex("eth0"))
     client.settimeout(1)
     for _ in range(8):
-        # just after the device came up its link-local address may not be usable yet
-        with contextlib.suppress(OSError):
+        try:
             client.sendto(bytes([kind]) + number + content, target)
             while True:
                 data = client.recv(4096)
                 if data[1:4] == number:
                     return _options(data[4:])
+        except TimeoutError:
+            continue
+        except OSError:
+            # just after the device came up its link-local address is not usable yet
+            time.sleep(0.5)
     raise TimeoutError(f"no answer to a DHCPv6 message of type {kind}")
 
 

@@ -36,6 +36,7 @@ from lifecycle.host_network import (
     HostNetwork,
     Network,
     Port,
+    Router,
     Rule,
     SecurityGroup,
     Subnet,
@@ -193,7 +194,12 @@ class Host(Namespace):
         """Put networks, ports and groups into the desired state; says what that changes."""
         changed = Changed()
         for thing in things:
-            kind = {Network: "networks", Port: "ports", SecurityGroup: "groups"}[type(thing)]
+            kind = {
+                Network: "networks",
+                Port: "ports",
+                SecurityGroup: "groups",
+                Router: "routers",
+            }[type(thing)]
             getattr(self.state, kind)[thing.id] = thing
             getattr(changed, kind).add(thing.id)
         return changed
@@ -201,7 +207,7 @@ class Host(Namespace):
     def drop(self, *things: Any) -> Changed:
         changed = self.put(*things)
         for thing in things:
-            for kind in ("networks", "ports", "groups"):
+            for kind in ("networks", "ports", "groups", "routers"):
                 getattr(self.state, kind).pop(thing.id, None)
         return changed
 
@@ -350,7 +356,8 @@ class Underlay:
     stack: contextlib.ExitStack
     hosts: int = 0
 
-    def host(self, hint: str, **settings: Any) -> Host:
+    def host(self, hint: str, prepare: Callable[[Host], None] | None = None, **settings: Any) -> Host:
+        """``prepare`` is called before the host's driver starts."""
         self.hosts += 1
         address = f"172.31.0.{self.hosts}"
         host = Host(hint, address, **settings)
@@ -363,6 +370,8 @@ class Underlay:
         self.switch.run("ip", "link", "set", outer, "master", "br0", "up")
         host.run("ip", "address", "add", f"{address}/24", "dev", "ul0")
         host.run("ip", "link", "set", "ul0", "up")
+        if prepare is not None:
+            prepare(host)
         host.start()
         return host
 
