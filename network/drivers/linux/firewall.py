@@ -22,7 +22,7 @@ from oslo_log import log as logging
 
 from core.errors import DriverError
 from lifecycle.host_network import Changed, HostNetwork, Network, Port, SecurityGroup
-from network.drivers.linux import rules
+from network.drivers.linux import conntrack, rules
 from network.drivers.linux.bridges import bridge_name
 from network.drivers.linux.nft import GONE, Chain, Element, Elements, Key, Kind, Rule, Tables, Wanted
 from network.drivers.linux.options import Interface
@@ -79,6 +79,25 @@ class Firewall:
         :raises DriverError: nothing has changed.
         """
         self.tables.read_if_stale()
+        leaving = self._leaving(state, changed)
+        self._write(state, changed)
+        for zone, addresses in leaving:
+            conntrack.forget(zone, addresses)
+
+    def _leaving(self, state: HostNetwork, changed: Changed) -> list[tuple[int, list[str]]]:
+        """[(zone, addresses)] that ports have had and don't have any more, as far as this process knows them."""
+        found = []
+        numbers = _Numbers(self.tables)
+        for port_id in self._made.keys() if changed.everything else changed.ports & self._made.keys():
+            old, new = self._made[port_id][0], state.ports.get(port_id)
+            gone = {each.ip_address for each in old.addresses}
+            if new is not None:
+                gone -= {each.ip_address for each in new.addresses}
+            if gone:
+                found.append((numbers.zone(old.network_id), sorted(gone)))
+        return found
+
+    def _write(self, state: HostNetwork, changed: Changed) -> None:
         standing = self._shared.keys() <= self.tables.present.chains.keys()
         if standing and not changed.everything:
             try:

@@ -252,6 +252,29 @@ def test_overlapping_tenants_with_the_same_connections(underlay: lab.Underlay) -
     assert flows[1].passes(back=True)
 
 
+def test_who_gets_an_address_gets_no_answers_to_the_one_before(pair: PairMaker) -> None:
+    both = pair(make_group(*ALLOW_OUT), OPEN)
+    assert both.a.reaches("10.0.0.12")
+    flow = Flow.open(both.a, both.b, "10.0.0.12", 22, source_port=40001)
+    assert both.a.connects("10.0.0.12", 22) is False
+    zones = both.host.run("nft", "list", "map", "inet", "haneul", "zones").stdout
+    (zone,) = re.findall(r"jump zone-([0-9]+)", zones)
+
+    def tracked(address: str) -> bool:
+        table = both.host.run("cat", "/proc/net/nf_conntrack").stdout
+        return any(f"zone={zone} " in line and f"={address} " in line for line in table.splitlines())
+
+    assert tracked("10.0.0.11")
+    both.host.apply(both.host.put(dataclasses.replace(both.a.port, addresses=())))
+    assert not tracked("10.0.0.11")
+    assert not flow.passes(1, back=True)
+    both.host.apply(both.host.put(both.a.port))
+    assert flow.passes(10)
+    assert tracked("10.0.0.11")
+    both.host.apply(both.host.drop(both.a.port))
+    assert not tracked("10.0.0.11")
+
+
 def test_stateless_groups_know_no_answers(pair: PairMaker) -> None:
     group_a = make_group(Rule("egress", "IPv4"), stateful=False)
     both = pair(group_a, OPEN)
