@@ -12,7 +12,6 @@ import collections
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import oslo_messaging
@@ -20,11 +19,10 @@ from oslo_config import cfg
 
 from compute import ports
 from compute.actions.servers import ACTIONS
-from compute.drivers.base import ComputeDriver, GuestImage, PowerState
+from compute.drivers.base import ComputeDriver, PowerState
+from compute.images import Images
 from compute.reports import Reporter, ReportingJournal
-from core import clients
 from core.context import RequestContext
-from core.errors import HaneulError
 from core.messaging import Messaging
 from core.pools import Periodic, Pool
 from lifecycle.engine import Engine
@@ -56,26 +54,12 @@ class Worker:
     """What the steps see of the agent."""
 
     def __init__(self, conf: cfg.ConfigOpts, host: str, driver: ComputeDriver) -> None:
-        self._conf = conf
         self.host = host
         self.driver = driver
         self.ports = ports.Ports(conf, host)
         self.shutdown_timeout_s = conf.compute.shutdown_timeout_s
         self.memory_mib = 0
-        self._images: Any = None
-
-    def fetch_image(self, image: GuestImage) -> Iterator[bytes]:
-        """The image's bytes from the image API, as haneul's service user."""
-        if self._images is None:
-            self._images = clients.service_adapter(self._conf, "image")
-        response = self._images.get(f"/v2/images/{image.id}/file", stream=True, raise_exc=False)
-        if response.status_code != 200:
-            raise HaneulError(
-                f"image {image.id} can't be read: the image service answered {response.status_code}",
-                code="haneul.image_unreadable",
-            )
-        with response:
-            yield from response.iter_content(1 << 20)
+        self.images = Images(conf)
 
 
 class Agent:

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from core.context import admin_context
+from core.intents import CLEANUP_OF
 from db import global_schema
 from db import intents as db_intents
 from db.cell_schema import server_tags, servers
@@ -107,13 +108,14 @@ def ports_argument(row: Row) -> Row:
 
 
 def cleanup_of(row: Row) -> Row:
-    """An intent that removes what a host still has of a server, once the host can."""
+    """An intent that removes what a host still has of a server, or of what was done to it, once the host can."""
+    kind = CLEANUP_OF.get(row["kind"], "server.cleanup")
     return db_intents.row(
-        "server.cleanup",
+        kind,
         "server",
         row["resource_id"],
         admin_context(row["request_id"]),
-        ports_argument(row),
+        ports_argument(row) if kind == "server.cleanup" else row["arguments"],
         target=row["target"],
         exclusive=False,
         project_id=row["project_id"],

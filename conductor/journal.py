@@ -24,6 +24,7 @@ import sqlalchemy as sa
 
 from conductor.ends import cleanup_of, end_server, without_secrets
 from core import metrics
+from core.intents import CLEANUP_OF, CLEANUPS
 from db import placement
 from db.cell_schema import hypervisors, intents, servers
 from db.global_schema import server_mappings
@@ -302,7 +303,7 @@ class Journal:
         stuck = (
             type_ == "retry" and values["state"] != IntentState.WAITING.value and report["error"].get("stuck")
         )
-        if stuck and row["kind"] == "server.create":
+        if stuck and row["kind"] in CLEANUP_OF:
             # the undo never worked: the server does not wait for it any longer, the host does
             connection.execute(sa.insert(intents), [cleanup_of(row)])
         if values.get("state") in _FINISHED:
@@ -328,7 +329,7 @@ class Journal:
 
         What somebody sees fails then. A cleanup goes on: nobody would ask for it again.
         """
-        if row["attempts"] >= self._max_attempts and row["kind"] != "server.cleanup":
+        if row["attempts"] >= self._max_attempts and row["kind"] not in CLEANUPS:
             return self._failed(row, "failed", error, moment)
         pause = min(self._retry_s * 2.0 ** min(row["attempts"], 6), _MAX_RETRY_S)
         return {
@@ -520,7 +521,7 @@ def _held_back() -> sa.ColumnElement[bool]:
         # clocks are no order: of two that wait, written in the same moment, one goes first
         sa.and_(other.c.created_at == intents.c.created_at, other.c.id < intents.c.id),
     )
-    neither = sa.and_(intents.c.kind != "server.cleanup", other.c.kind != "server.cleanup")
+    neither = sa.and_(intents.c.kind.not_in(CLEANUPS), other.c.kind.not_in(CLEANUPS))
     return (
         sa.select(sa.literal(1))
         .where(

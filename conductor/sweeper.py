@@ -22,6 +22,7 @@ from oslo_config import cfg
 
 from conductor.ends import cleanup_of
 from core import metrics
+from core.intents import CLEANUP_OF, CLEANUPS
 from db import intents as db_intents
 from db.cell_schema import intents
 from db.types import now
@@ -105,7 +106,7 @@ class Sweeper:
     def _give_up(self, rows: list[dict[str, Any]], dead: dict[str, float]) -> None:
         for row in self._role.journal.settled(rows):
             silent = dead[row["target"]]
-            if row["state"] == IntentState.ENDING.value or row["kind"] == "server.cleanup":
+            if row["state"] == IntentState.ENDING.value or row["kind"] in CLEANUPS:
                 continue  # nothing is left there; or there is no hurry
             if row["kind"] == "server.delete":
                 if row["state"] == IntentState.RUNNING.value:
@@ -120,6 +121,7 @@ class Sweeper:
                 "message": f"the host of this server {since}",
             }
             creating = row["kind"] == "server.create"
-            if self._role.journal.fail(row, error, cleanup_of(row) if creating else None) and creating:
+            cleanup = cleanup_of(row) if row["kind"] in CLEANUP_OF else None
+            if self._role.journal.fail(row, error, cleanup) and creating:
                 self._role.journal.finish_endings([row["id"]])
                 self._role.ring_scheduler()

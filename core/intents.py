@@ -22,3 +22,8 @@ class IntentState(enum.StrEnum):
 
 FINISHED = (IntentState.DONE, IntentState.FAILED, IntentState.CANCELLED)
 UNFINISHED = (IntentState.WAITING, IntentState.RUNNING, IntentState.ENDING)
+
+CLEANUP_OF = {"server.create": "server.cleanup", "server.create_image": "server.forget_image"}
+"""Kind → what removes its leavings when its own undo can't, or can't any more."""
+CLEANUPS = frozenset(CLEANUP_OF.values())
+"""Nobody waits for these: they hold nothing up, and go on until they work."""

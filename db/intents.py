@@ -14,9 +14,9 @@ from typing import Any
 import sqlalchemy as sa
 from oslo_db import exception as db_exc
 
-from core.context import RequestContext
+from core.context import RequestContext, admin_context
 from core.errors import Conflict
-from core.intents import UNFINISHED, IntentState
+from core.intents import CLEANUP_OF, UNFINISHED, IntentState
 from db import cell_schema, global_schema
 from db.sessions import Database
 from db.types import now
@@ -101,13 +101,15 @@ def overtake(connection: sa.Connection, intents: sa.Table, resource_id: str) -> 
     """
     moment = now()
     of_resource = sa.and_(intents.c.resource_id == resource_id, intents.c.exclusive_key == resource_id)
+    unbegun = sa.and_(
+        of_resource,
+        intents.c.state == IntentState.WAITING.value,
+        sa.or_(intents.c.attempts == 0, intents.c.target.is_(None)),
+    )
+    _clean_up_after(connection, intents, unbegun)
     connection.execute(
         sa.update(intents)
-        .where(
-            of_resource,
-            intents.c.state == IntentState.WAITING.value,
-            sa.or_(intents.c.attempts == 0, intents.c.target.is_(None)),
-        )
+        .where(unbegun)
         .values(state=IntentState.CANCELLED.value, exclusive_key=None, finished_at=moment, updated_at=moment)
     )
     running = [
@@ -125,6 +127,23 @@ def overtake(connection: sa.Connection, intents: sa.Table, resource_id: str) -> 
             .values(cancel_requested=True, exclusive_key=None, available_at=None, updated_at=moment)
         )
     return running
+
+
+def _clean_up_after(connection: sa.Connection, intents: sa.Table, where: sa.ColumnElement[bool]) -> None:
+    """What was made outside for intents that will never begin (an image without data) is removed."""
+    statement = sa.select(intents).where(where, intents.c.kind == "server.create_image")
+    for found in connection.execute(statement).mappings().all():
+        cleanup = row(
+            CLEANUP_OF[found["kind"]],
+            found["resource_type"],
+            found["resource_id"],
+            admin_context(found["request_id"]),
+            found["arguments"],
+            target=found["target"],
+            exclusive=False,
+            project_id=found["project_id"],
+        )
+        insert(connection, intents, [cleanup])
 
 
 def of_resource(connection: sa.Connection, intents: sa.Table, resource_id: str) -> list[Row]:

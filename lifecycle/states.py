@@ -96,6 +96,12 @@ SERVER = {
             failed=(VmState.ERROR, None),
         ),
         Transition(
+            "server.create_image",
+            "createImage",
+            (VmState.ACTIVE, VmState.STOPPED, VmState.PAUSED, VmState.SUSPENDED),
+            "image_snapshot_pending",
+        ),
+        Transition(
             "server.delete",
             "delete",
             None,

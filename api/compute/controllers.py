@@ -24,6 +24,7 @@ from api.compute.quota_class_sets import QuotaClassSetsController
 from api.compute.quota_sets import QuotaSetsController
 from api.compute.server_actions import ServerActionsController
 from api.compute.server_groups import ServerGroupsController
+from api.compute.server_images import ServerImagesController
 from api.compute.server_metadata import ServerMetadataController
 from api.compute.server_parts import ServerPartsController
 from api.compute.server_placement import ServerPlacementController
@@ -60,6 +61,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     ImageMetadataController,
     GoneController,
     ServerActionsController,
+    ServerImagesController,
     ServerMetadataController,
     ServerTagsController,
     InstanceActionsController,

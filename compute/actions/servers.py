@@ -1,4 +1,4 @@
-"""What the agent does with servers: create, start, stop, reboot, delete.
+"""What the agent does with servers: create, start, stop, reboot, copy to an image, delete.
 
 | kind | steps |
 |---|---|
@@ -6,6 +6,8 @@
 | server.start | define again (so that the definition is current) → power on |
 | server.stop | power off |
 | server.reboot_soft, server.reboot_hard | reboot |
+| server.create_image | copy the root disk → upload it → remove the copy |
+| server.forget_image | the way back of the former, when it could not be gone: remove the copy → delete the image |
 | server.delete | power off and forget → let ports go → remove disks |
 | server.cleanup | the same, on a host that was down when its server was deleted or built elsewhere |
 
@@ -17,6 +19,7 @@ host name.  All steps repeat harmlessly; the ids that they use were made before.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from compute.actions import ports
@@ -44,7 +47,7 @@ def _check_host(run: Run) -> None:
 def _cache_image(run: Run) -> None:
     guest = _guest(run)
     if guest.image is not None:
-        _driver(run).cache_image(guest.image, run.worker.fetch_image)
+        _driver(run).cache_image(guest.image, run.worker.images.fetch)
 
 
 def _create_disks(run: Run) -> None:
@@ -110,6 +113,28 @@ def _seen(run: Run) -> dict[str, Any]:
     return {"power_state": int(_driver(run).power_state(run.resource_id))}
 
 
+def _take_snapshot(run: Run) -> None:
+    _driver(run).take_snapshot(run.resource_id, run.arguments["image_id"], run.check_cancelled)
+
+
+def _remove_snapshot(run: Run) -> None:
+    _driver(run).remove_snapshot(run.resource_id, run.arguments["image_id"])
+
+
+def _upload(run: Run) -> None:
+    image_id = run.arguments["image_id"]
+
+    def data() -> Iterator[bytes]:
+        return _driver(run).read_snapshot(run.resource_id, image_id)
+
+    run.worker.images.upload(image_id, data, run.check_cancelled)
+
+
+def _delete_image(run: Run) -> None:
+    """Undo of what the API did: an image that gets no data is nobody's use."""
+    run.worker.images.delete(run.arguments["image_id"])
+
+
 _KEEPS = "the guest is left as the hypervisor has it; the fault says what failed"
 
 ACTIONS = Registry(
@@ -136,6 +161,22 @@ ACTIONS = Registry(
     Action("server.reboot_soft", (Step("reboot", _reboot_soft, no_undo=_KEEPS, shows_as="reboot_started"),)),
     Action(
         "server.reboot_hard", (Step("reboot", _reboot_hard, no_undo=_KEEPS, shows_as="reboot_started_hard"),)
+    ),
+    Action(
+        "server.create_image",
+        (
+            Step("snapshot", _take_snapshot, undo=_remove_snapshot, shows_as="image_snapshot"),
+            Step("upload", _upload, undo=_delete_image, shows_as="image_uploading"),
+            Step("remove_snapshot", _remove_snapshot, no_undo="a copy that is gone is what the end wants"),
+        ),
+    ),
+    Action(
+        "server.forget_image",
+        (
+            Step("remove_snapshot", _remove_snapshot, no_undo="a cleanup only goes forward"),
+            Step("delete_image", _delete_image, no_undo="a cleanup only goes forward"),
+        ),
+        undo_on_failure=False,
     ),
     *(
         Action(

@@ -201,6 +201,22 @@ class ComputeDriver(abc.ABC):
         """Pull it out, waiting until the guest lets go. Content when there is none, or no guest."""
 
     @abc.abstractmethod
+    def take_snapshot(self, server_id: str, snapshot_id: str, check: Callable[[], None]) -> None:
+        """A copy of the root disk as it is at one moment, whole and by itself, in qcow2.
+
+        The guest goes on running. Again with the same id: it is made anew, unless it is there
+        already. ``check`` is called now and then meanwhile, and raises to give up.
+        """
+
+    @abc.abstractmethod
+    def read_snapshot(self, server_id: str, snapshot_id: str) -> Iterator[bytes]:
+        """The copy's bytes, in chunks."""
+
+    @abc.abstractmethod
+    def remove_snapshot(self, server_id: str, snapshot_id: str) -> None:
+        """Forget the copy, or what there is of it; content when there is none."""
+
+    @abc.abstractmethod
     def console_output(self, server_id: str, max_bytes: int) -> str:
         """The tail of the serial console's log."""
 

@@ -24,8 +24,10 @@ import os
 import queue
 import random
 import re
+import struct
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,20 @@ _RULE = re.compile(
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     """For core.config and the sample configuration file."""
     return [(GROUP, OPTS)]
+
+
+def empty_qcow2() -> bytes:
+    """A disk of 1 MiB without content, as QEMU would write it: what a snapshot of a simulated guest is.
+
+    Four clusters of 64 KiB: header, refcount table, its one block, table of (no) data.
+    """
+    cluster = 1 << 16
+    header = struct.pack(
+        ">4sIQIIQIIQQIIQQQQII",
+        *(b"QFI\xfb", 3, 0, 0, 16, 1 << 20, 0, 1, 3 * cluster, cluster, 1, 0, 0, 0, 0, 0, 4, 104),
+    )
+    parts = (header, struct.pack(">Q", 2 * cluster), struct.pack(">4H", 1, 1, 1, 1), b"")
+    return b"".join(part.ljust(cluster, b"\0") for part in parts)
 
 
 def guest_name(server_id: str) -> str:
@@ -171,6 +187,7 @@ class SimulatedDriver(base.ComputeDriver):
         self._guests = _Store(folder and folder / "guests")
         self._disks = _Store(folder and folder / "disks")
         self._images = _Store(folder and folder / "images")
+        self._snapshots = _Store(folder and folder / "snapshots")
         self._lock = threading.Lock()
         self._image_locks: collections.defaultdict[str, threading.Lock] = collections.defaultdict(
             threading.Lock
@@ -188,7 +205,7 @@ class SimulatedDriver(base.ComputeDriver):
     def start(self) -> None:
         self._before("start")
         try:
-            for store in (self._guests, self._disks, self._images):
+            for store in (self._guests, self._disks, self._images, self._snapshots):
                 store.load()
         except (OSError, ValueError) as exc:
             raise DriverError(f"The simulated driver's state folder can't be read: {exc}", cause=exc) from exc
@@ -324,6 +341,24 @@ class SimulatedDriver(base.ComputeDriver):
             macs = [mac for mac in guest["spec"]["nics"] if mac not in (add, remove)]
             spec = {**guest["spec"], "nics": [*macs, add] if add else macs}
             self._guests.put(server_id, {**guest, "spec": spec})
+
+    def take_snapshot(self, server_id: str, snapshot_id: str, check: Callable[[], None]) -> None:
+        self._before("take_snapshot")
+        check()
+        self._known(server_id)
+        with self._lock:
+            self._snapshots.put(snapshot_id, {"server_id": server_id})
+
+    def read_snapshot(self, server_id: str, snapshot_id: str) -> Iterator[bytes]:
+        self._before("read_snapshot")
+        if snapshot_id not in self._snapshots:
+            raise NotFound(f"there is no snapshot {snapshot_id}")
+        yield empty_qcow2()
+
+    def remove_snapshot(self, server_id: str, snapshot_id: str) -> None:
+        self._before("remove_snapshot")
+        with self._lock:
+            self._snapshots.remove(snapshot_id)
 
     def console_output(self, server_id: str, max_bytes: int) -> str:
         self._before("console_output")

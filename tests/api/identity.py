@@ -15,6 +15,7 @@ IMPLIED = {
     "member": ["member", "reader"],
     "reader": ["reader"],
     "service": ["service"],
+    "cloud": ["admin", "manager", "member", "reader", "service"],
 }
 IDENTITY_HEADERS = tuple(
     f"HTTP_X_{name}"

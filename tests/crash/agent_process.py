@@ -3,7 +3,7 @@
     python -m tests.crash.agent_process CONFIG.json
 
 CONFIG: {"options": {"group.name": value}, "faults": folder or null,
-"network": URL of the Network API or absent, "forbidden": modules that must not be imported}.  It writes one line "ready" when
+"network", "image": URLs of these APIs or absent, "forbidden": modules that must not be imported}.  It writes one line "ready" when
 it hears, and "forbidden: [...]" when it ends (SIGTERM).
 """
 
@@ -38,7 +38,7 @@ def main() -> None:
     if settings.get("network"):
         from tests.stack.credentials import credentials
 
-        credentials(conf, settings["network"])
+        credentials(conf, settings["network"], settings.get("image"))
     role = service.make_role(conf)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

@@ -32,6 +32,8 @@ class AgentProcess:
         settings = {"options": options, "faults": str(faults) if faults else None, **more}
         if cloud.plane is not None:
             settings["network"] = cloud.plane.url
+        if cloud.images is not None:
+            settings["image"] = cloud.images.url
         self._config.write_text(json.dumps(settings))
         self._process: subprocess.Popen[bytes] | None = None
         self._closing = threading.Event()

@@ -14,6 +14,7 @@ from conductor.journal import Journal
 from core.context import admin_context
 from db import cell_schema
 from db import intents as db_intents
+from lifecycle.rpc import ConductorClient
 from lifecycle.states import SERVER
 from tests.stack.cloud import Cloud
 
@@ -54,6 +55,24 @@ def _act(kind: str) -> Callable[[Cloud, str], None]:
     return begin
 
 
+def _create_image(cloud: Cloud, server_id: str) -> None:
+    assert cloud.images is not None
+    cloud.act("server.create_image", server_id, image_id=cloud.images.make(server_id))
+
+
+def _forget_image(cloud: Cloud, server_id: str) -> None:
+    """A snapshot that never began, and never will."""
+    assert cloud.images is not None
+    server = cloud.server(server_id)
+    arguments = {"image_id": cloud.images.make(server_id)}
+    row = db_intents.row(
+        "server.create_image", "server", server_id, admin_context(), arguments, target=server["host"]
+    )
+    with cloud.cell.write() as connection:
+        db_intents.insert(connection, cell_schema.intents, [cleanup_of({**row, "project_id": "p"})])
+    ConductorClient(cloud.messaging).ring([])
+
+
 def _abandon(cloud: Cloud, server_id: str) -> None:
     """The server is deleted while its host is down; a cleanup waits for the host."""
     server = cloud.server(server_id)
@@ -84,6 +103,8 @@ CASES: Mapping[str, Case] = {
     "server.stop": Case("active", _act("server.stop"), "stopped"),
     "server.reboot_soft": Case("active", _act("server.reboot_soft"), "active"),
     "server.reboot_hard": Case("active", _act("server.reboot_hard"), "active"),
+    "server.create_image": Case("active", _create_image, "active"),
+    "server.forget_image": Case("active", _forget_image, "active"),
     "server.delete": Case("active", lambda cloud, server_id: cloud.delete(server_id), "deleted"),
     "server.cleanup": Case("active", _abandon, "deleted"),
 }

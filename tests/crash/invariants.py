@@ -64,8 +64,11 @@ def assert_nothing_lost(cloud: Cloud, state_dir: Path | None, states: Mapping[st
     _quota(cloud, alive)
     _allocations(cloud, alive)
     _ports(cloud, alive)
+    if cloud.images is not None:
+        assert cloud.images.statuses() <= {"active"}, "an image that waits for data which never comes"
     if state_dir is not None:
         _hosts(state_dir, alive)
+        assert list(state_dir.glob("*/snapshots/*.json")) == [], "copies of disks that nobody needs"
 
 
 def _intents_are_over(cloud: Cloud) -> None:

@@ -29,6 +29,7 @@ class Victim:
             folder, ["k1"], transport=transport, **{"simulated.state_dir": str(self.state_dir)}
         )
         self.cloud.with_networks()
+        self.cloud.with_images()
         self.agent = AgentProcess(self.cloud, folder, faults=folder)
         self.states: dict[str, str] = {}
 
@@ -81,12 +82,12 @@ def test_killed_at_a_step(victim: Victim, kind: str, step: str, where: str) -> N
 @pytest.mark.parametrize(("kind", "step"), cases.every_undo())
 def test_killed_on_the_way_back(victim: Victim, kind: str, step: str, where: str) -> None:
     """The way back is not forgotten: nothing is built behind it, and the server fails with the first reason."""
-    assert kind == "server.create"
+    server_id = None if kind == "server.create" else cases.bring(victim.cloud, kind)
     deaths = victim.agent.deaths
     victim.faults.arm(kind, cases.last_step(kind), "unexpected")
     victim.faults.arm(kind, step, f"kill_{where}")
-    server_id = cases.begin(victim.cloud, kind, None)
-    victim.ends(server_id, "error", deaths + 1)
+    server_id = cases.begin(victim.cloud, kind, server_id)
+    victim.ends(server_id, "error" if kind == "server.create" else "active", deaths + 1)
 
 
 def test_killed_again_and_again(victim: Victim) -> None:

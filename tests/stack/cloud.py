@@ -30,6 +30,8 @@ from db.types import now
 from lifecycle.rpc import AgentClient, ConductorClient, SchedulerClient
 from scheduler import service as scheduler_service
 from tests.compute.drivers.specs import make_guest
+from tests.stack.credentials import credentials
+from tests.stack.images import ImagePlane
 from tests.stack.networks import NetworkPlane
 
 CONTEXT = RequestContext(user_id="user-1", project_id="project-1", request_id="req-1", overwrite=False)
@@ -60,6 +62,7 @@ class Cloud:
         self.messaging = Messaging(self.conf)
         self.roles: list[Any] = []
         self.plane: NetworkPlane | None = None
+        self.images: ImagePlane | None = None
 
     def configuration(self) -> cfg.ConfigOpts:
         conf = config.load()
@@ -122,9 +125,18 @@ class Cloud:
         self.plane.start()
         return self.plane
 
+    def with_images(self) -> ImagePlane:
+        """An Image API beside it, for what is uploaded. After ``with_networks``, if both are wanted."""
+        self.images = ImagePlane(self, self.folder)
+        credentials(self.conf, self.plane.url if self.plane else "http://127.0.0.1:9", self.images.url)
+        self.images.start()
+        return self.images
+
     def stop(self) -> None:
         for role in reversed(self.roles):
             role.stop()
+        if self.images is not None:
+            self.images.stop()
         if self.plane is not None:
             self.plane.stop()
         self.messaging.close()

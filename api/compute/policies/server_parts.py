@@ -25,6 +25,7 @@ _ACTIONS = [
     rule("servers:start", PROJECT_MEMBER_OR_ADMIN, "Start a server.", _ACTION),
     rule("servers:stop", PROJECT_MEMBER_OR_ADMIN, "Stop a server.", _ACTION),
     rule("servers:reboot", PROJECT_MEMBER_OR_ADMIN, "Reboot a server.", _ACTION),
+    rule("servers:create_image", PROJECT_MEMBER_OR_ADMIN, "Make an image of a server.", _ACTION),
     rule("os-lock-server:lock", PROJECT_MEMBER_OR_ADMIN, "Lock a server.", _ACTION),
     rule("os-lock-server:unlock", PROJECT_MEMBER_OR_ADMIN, "Unlock a server.", _ACTION),
     rule("os-lock-server:unlock:unlock_override", ADMIN, "Unlock what an administrator locked.", _ACTION),

@@ -46,6 +46,10 @@ class Disks:
     def console_log(self, server_id: str) -> Path:
         return self.folder(server_id) / "console.log"
 
+    def snapshot(self, server_id: str, snapshot_id: str) -> Path:
+        """Where a copy of the root disk stands until it is uploaded."""
+        return self.folder(server_id) / f"snapshot-{snapshot_id}.qcow2"
+
     def create(self, guest: GuestSpec) -> None:
         """Have all disks; those that are there are kept."""
         folder = self.folder(guest.server_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +26,16 @@ from compute.drivers.base import (
     PowerListener,
     PowerState,
 )
-from compute.drivers.libvirt import daemon, diagnostics, domain_xml, host_info, nics, options, probe
+from compute.drivers.libvirt import (
+    daemon,
+    diagnostics,
+    domain_xml,
+    host_info,
+    nics,
+    options,
+    probe,
+    snapshots,
+)
 from compute.drivers.libvirt.connection import POWER_STATES, Connection
 from compute.drivers.libvirt.disks import Disks
 from compute.drivers.libvirt.images import ImageCache
@@ -215,6 +224,39 @@ class LibvirtDriver(ComputeDriver):
         domain = self._find(server_id)
         if domain is not None:
             self._try("pull out the interface", lambda: nics.detach(domain, mac_address))
+
+    # -- snapshots -----------------------------------------------------------
+
+    def take_snapshot(self, server_id: str, snapshot_id: str, check: Callable[[], None]) -> None:
+        target = self._disks.snapshot(server_id, snapshot_id)
+        if target.exists():
+            return
+        part = target.with_suffix(".part")
+        domain = self._require(server_id)
+        snapshots.abort(domain, part)
+        part.unlink(missing_ok=True)
+        root = next((disk for disk in self._disks.of(server_id) if disk.role == "root"), None)
+        if root is None:
+            raise DriverError(f"server {server_id} has no root disk on this host")
+        if self._try("look at the guest", domain.isActive):
+            self._try("copy the disk", lambda: snapshots.copy_live(domain, root.path, part, check))
+        else:
+            snapshots.copy_stopped(self._conf, root, part)
+        part.replace(target)
+
+    def read_snapshot(self, server_id: str, snapshot_id: str) -> Iterator[bytes]:
+        with self._disks.snapshot(server_id, snapshot_id).open("rb") as file:
+            while piece := file.read(1 << 20):
+                yield piece
+
+    def remove_snapshot(self, server_id: str, snapshot_id: str) -> None:
+        target = self._disks.snapshot(server_id, snapshot_id)
+        part = target.with_suffix(".part")
+        domain = self._find(server_id)
+        if domain is not None:
+            snapshots.abort(domain, part)
+        for path in (part, target):
+            path.unlink(missing_ok=True)
 
     # -- looking -------------------------------------------------------------
 

@@ -10,11 +10,11 @@ import libvirt
 import pytest
 
 from compute.drivers.base import GuestImage, PowerState
-from compute.drivers.libvirt import probe
+from compute.drivers.libvirt import images, probe
 from compute.drivers.libvirt.driver import LibvirtDriver
 from core import config
 from core.errors import Conflict, NotFound
-from tests.compute.drivers.specs import make_guest
+from tests.compute.drivers.specs import make_guest, make_image
 from tests.lab import guests
 from tests.lab.guests import libvirtd, tiny  # noqa: F401 - fixtures
 from tests.stack.cloud import wait_for
@@ -146,3 +146,69 @@ def test_without_a_kernel_the_probe_says_what_is_missing(
     verdict = probe.decide("auto", tmp_path, None)
     assert verdict.virt_type == "qemu"
     assert "emulation" in verdict.reason
+
+
+def copied(driver: LibvirtDriver, server_id: str, name: str) -> GuestImage:
+    """A snapshot, as the image that it is uploaded as."""
+    driver.take_snapshot(server_id, name, lambda: None)
+    driver.take_snapshot(server_id, name, lambda: None)  # again: harmless
+    content = b"".join(driver.read_snapshot(server_id, name))
+    return make_image(content, size_bytes=len(content))
+
+
+@pytest.mark.timeout(900)
+def test_images_of_a_running_and_of_a_stopped_guest_boot(driver: LibvirtDriver, tiny: Path) -> None:  # noqa: F811
+    guest = make_guest(image=image(tiny), memory_mib=192)
+    boot(driver, guest)
+    running = copied(driver, guest.server_id, "live")
+    assert driver.power_state(guest.server_id) == PowerState.RUNNING
+    driver.power_off(guest.server_id, 60)
+    stopped = copied(driver, guest.server_id, "cold")
+    for name, described in (("live", running), ("cold", stopped)):
+        path = driver._disks.snapshot(guest.server_id, name)
+        facts = images.image_info(driver._conf, path, "qcow2")
+        assert "backing-filename" not in facts
+        assert facts["virtual-size"] == 1 << 30
+        content = path.read_bytes()
+        driver.cache_image(described, lambda _image, content=content: iter([content]))  # type: ignore[misc]
+        second = make_guest(image=described, memory_mib=192)
+        driver.create_disks(second)
+        driver.define(second)
+        driver.power_on(second.server_id)
+        says(driver, second.server_id, "GUEST-BOOTS 2")
+        driver.undefine(second.server_id)
+        driver.remove_disks(second.server_id)
+        driver.remove_snapshot(guest.server_id, name)
+        driver.remove_snapshot(guest.server_id, name)  # again: harmless
+        assert not path.exists()
+    driver.undefine(guest.server_id)
+    driver.remove_disks(guest.server_id)
+
+
+@pytest.mark.timeout(600)
+def test_a_copy_that_is_given_up_leaves_the_guest_as_it_was(driver: LibvirtDriver, tiny: Path) -> None:  # noqa: F811
+    class GiveUp(Exception):
+        """Somebody deletes the server."""
+
+    def check() -> None:
+        raise GiveUp
+
+    guest = make_guest(image=image(tiny), memory_mib=192)
+    boot(driver, guest)
+    domain = driver._find(guest.server_id)
+    try:
+        driver.take_snapshot(guest.server_id, "given-up", check)
+    except GiveUp:
+        assert not driver._disks.snapshot(guest.server_id, "given-up").exists()
+    assert "<mirror" not in domain.XMLDesc(0)
+    driver.remove_snapshot(guest.server_id, "given-up")
+    assert not list(driver._disks.folder(guest.server_id).glob("snapshot-*"))
+    # a process that died in the middle leaves its job behind: the next one ends it
+    part = driver._disks.snapshot(guest.server_id, "again").with_suffix(".part")
+    xml = f"<disk type='file'><source file='{part}'/><driver type='qcow2'/></disk>"
+    domain.blockCopy("vda", xml, flags=libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB)
+    driver.take_snapshot(guest.server_id, "again", lambda: None)
+    assert driver._disks.snapshot(guest.server_id, "again").exists()
+    assert "<mirror" not in domain.XMLDesc(0)
+    driver.undefine(guest.server_id)
+    driver.remove_disks(guest.server_id)
