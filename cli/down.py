@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import shutil
 
+from cli import data_plane
 from cli.state import StateFolder
 from core.errors import Conflict
 
@@ -16,7 +17,7 @@ DAEMON = "haneul"
 EXAMPLES = """\
 examples:
   haneul down              stop the services, keep everything
-  haneul down --forget     and remove the state folder (refused while servers exist)
+  haneul down --forget     and remove the state folder and the host's networks (refused while servers exist)
 """
 
 
@@ -43,6 +44,8 @@ def run(options: argparse.Namespace) -> int:
             raise Conflict(
                 f"{len(disks)} servers have disks in {state / 'instances'}: delete them first, or use --force"
             )
+        if state.config_file.exists() and (said := data_plane.remove(state.config_file)):
+            print(said)
         shutil.rmtree(state.path)
         print(f"removed {state.path}")
     return 0
