@@ -146,6 +146,21 @@ def hosts_of(connection: sa.Connection, network_ids: Collection[str]) -> dict[st
     return result
 
 
+def network_ids_of(host: str) -> sa.CompoundSelect[Any]:
+    """The ids of the networks that are on a host, as a statement."""
+    plugged = (
+        sa.select(ports.c.network_id)
+        .join(bindings, bindings.c.port_id == ports.c.id)
+        .where(bindings.c.host == host, PLUGGED)
+    )
+    routed = (
+        sa.select(ports.c.network_id)
+        .join(routers, routers.c.id == ports.c.device_id)
+        .where(ports.c.device_owner.in_([INTERFACE, GATEWAY]), routers.c.host == host)
+    )
+    return plugged.union(routed)
+
+
 def _on_host(connection: sa.Connection, host: str, network_ids: Collection[str]) -> dict[str, set[str]]:
     """Of these networks those on ``host``: id → all hosts that they are on."""
     found = hosts_of(connection, network_ids)

@@ -84,6 +84,13 @@ def hosts_of_cell(
     return {row["host"] for row in select_in(connection, statement, agents.c.host, hosts)}
 
 
+def cell_of(connection: sa.Connection, host: str) -> int | None:
+    """Whose conductors reach a host's agent."""
+    statement = sa.select(agents.c.cell_id).where(agents.c.agent_type == L2_AGENT, agents.c.host == host)
+    found: int | None = connection.execute(statement).scalar()
+    return found
+
+
 def alive_since(down_time_s: float) -> datetime.datetime:
     """Who reported after this moment is alive."""
     return now() - datetime.timedelta(seconds=down_time_s)

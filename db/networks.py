@@ -40,6 +40,25 @@ def _expand(connection: sa.Connection, rows: Sequence[dict[str, Any]], viewer: V
         ids[network_id]["subnets"].append(subnet_id)
         if scope is not None:
             ids[network_id][f"ipv{ip_version}_address_scope"] = scope
+    _add_zones(connection, rows)
+
+
+def _add_zones(connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Where a network is served: with a DHCP port, wherever there is a DHCP agent. None: the default zone."""
+    served = set(
+        connection.execute(
+            sa.select(ports.c.network_id).where(
+                ports.c.network_id.in_([row["id"] for row in rows]), ports.c.device_owner == AUTO_DELETED[0]
+            )
+        ).scalars()
+    )
+    zones: list[str | None] = []
+    if served:
+        agents = TABLES["network_agents"]
+        statement = sa.select(agents.c.availability_zone).where(agents.c.agent_type == "DHCP agent")
+        zones = list(connection.execute(statement.distinct()).scalars())
+    for row in rows:
+        row["zones"] = zones if row["id"] in served else []
 
 
 def _subnet_filter(values: Sequence[str], _viewer: Viewer) -> base.Condition:

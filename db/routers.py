@@ -21,8 +21,16 @@ subnets = TABLES["subnets"]
 
 def _expand(connection: sa.Connection, rows: Sequence[dict[str, Any]], _viewer: base.Viewer) -> None:
     by_port = {row["gateway_port_id"]: row for row in rows if row["gateway_port_id"]}
+    agents = TABLES["network_agents"]
+    zones: dict[str, str | None] = {}
+    if hosts := {row["host"] for row in rows if row["host"]}:
+        statement = sa.select(agents.c.host, agents.c.availability_zone).where(
+            agents.c.agent_type == "L3 agent", agents.c.host.in_(hosts)
+        )
+        zones = dict(connection.execute(statement).tuples().all())
     for row in rows:
         row["gateway_ips"] = []
+        row["zones"] = [zones[row["host"]]] if row["host"] in zones else []
     if not by_port:
         return
     statement = (

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from api.common.operations import Controller
+from api.network.agent_schedulers import AgentSchedulersController
 from api.network.agents import AgentsController, AvailabilityZonesController, IpAvailabilityController
 from api.network.auto_allocated_topology import AutoAllocatedTopologyController
 from api.network.extensions import ExtensionsController
 from api.network.floating_ips import FloatingIpsController, PortForwardingsController
 from api.network.networks import NetworksController
 from api.network.port_bindings import PortBindingsController
+from api.network.port_trace import PortTraceController
 from api.network.ports import PortsController
 from api.network.qos import (
     BandwidthLimitRulesController,
@@ -38,6 +40,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     AddressScopesController,
     PortsController,
     PortBindingsController,
+    PortTraceController,
     SecurityGroupsController,
     SecurityGroupRulesController,
     AddressGroupsController,
@@ -54,6 +57,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     QuotasController,
     TagsController,
     AgentsController,
+    AgentSchedulersController,
     AvailabilityZonesController,
     IpAvailabilityController,
 )

@@ -58,8 +58,7 @@ class NetworksController(ResourceController):
     quota = "network"
 
     def decorate(self, call: Call, row: Row, view: Row) -> None:
-        # no agent has the network: there is no zone in which it is served
-        view["availability_zones"] = []
+        view["availability_zones"] = zones_of(self.services, row)
 
     def insert(self, call: Call, connection: sa.Connection, values: Row, asked: Row) -> str:
         _check_mtu(values["mtu"])
@@ -97,6 +96,11 @@ class NetworksController(ResourceController):
 
     def remove(self, call: Call, connection: sa.Connection, row: Row) -> None:
         db_networks.delete(connection, row["id"])
+
+
+def zones_of(services: Any, row: Mapping[str, Any]) -> list[str]:
+    """The zones in which a network or router is served; agents that name none are in the default one."""
+    return sorted({zone or services.options.default_availability_zone for zone in row["zones"]})
 
 
 def _check_mtu(mtu: int) -> None:

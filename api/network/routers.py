@@ -13,7 +13,7 @@ from api.common.operations import Call, operation
 from api.network import attributes as a
 from api.network import common, router_interfaces
 from api.network.attributes import Attr
-from api.network.networks import check_qos
+from api.network.networks import check_qos, zones_of
 from api.network.resource import ResourceController, Row
 from core.errors import Forbidden
 from db import addresses, routing
@@ -80,7 +80,7 @@ class RoutersController(ResourceController):
                     raise Forbidden(f"rule:{rule} is disallowed by policy")
 
     def decorate(self, call: Call, row: Row, view: Row) -> None:
-        view["availability_zones"] = []
+        view["availability_zones"] = zones_of(self.services, row)
         view["external_gateway_info"] = None
         if row["gateway_network_id"]:
             view["external_gateway_info"] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cli.network import lines_of
 from lifecycle.host_network import Changed
 from tests.api.network.conftest import ADMIN
 from tests.network.plane import Conductor, Plane, wait_for
@@ -161,8 +162,49 @@ def test_what_fails_is_tried_again(plane: Plane) -> None:
 
 
 def test_trace(plane: Plane) -> None:
+    """From the API to the port's host and back, for administrators."""
     network = plane.api.network()["id"]
     port = plane.bound(network, "h1")
     plane.wait_active(port["id"])
-    hops = plane.hosts["h1"].agent.trace(port["id"])
-    assert [hop["hop"] for hop in hops][:2] == ["tap", "bridge"] and all(hop["ok"] for hop in hops)
+    path = f"/ports/{port['id']}/trace"
+    trace = plane.api.get(path, as_=ADMIN)["trace"]
+    assert trace["host"] == "h1" and trace["port_id"] == port["id"]
+    assert [hop["hop"] for hop in trace["hops"]] == ["tap", "bridge", "tunnel"]
+    assert all(hop["ok"] for hop in trace["hops"])
+    assert lines_of(trace)[1] == f"  1  ok   tap     tap{port['id'][:11]}"
+    plane.api.request("get", path, status=403)
+    unbound = plane.api.port(network)["id"]
+    plane.api.request("get", f"/ports/{unbound}/trace", as_=ADMIN, status=409)
+    # bound, but its agent does not have it: the agent's word, not the database's
+    monkey = plane.hosts["h1"].agent
+    del monkey.state.ports[port["id"]]
+    plane.api.request("get", path, as_=ADMIN, status=409)
+
+
+def test_who_serves_what(plane: Plane) -> None:
+    network = plane.api.network()["id"]
+    assert plane.api.get(f"/networks/{network}")["network"]["availability_zones"] == []
+    subnet = plane.api.subnet(network)["id"]
+    router = plane.api.post("/routers", {"router": {}})["router"]["id"]
+    plane.api.put(f"/routers/{router}/add_router_interface", {"subnet_id": subnet})
+    port = plane.bound(network, "h1")
+    plane.wait_active(port["id"])
+
+    def hosts(path: str) -> set[str]:
+        return {agent["host"] for agent in plane.api.get(path, as_=ADMIN)["agents"]}
+
+    found = wait_for(lambda: hosts(f"/routers/{router}/l3-agents"), "the router is placed")
+    assert hosts(f"/networks/{network}/dhcp-agents") == {"h1"} | found
+    agents = plane.api.get("/agents", as_=ADMIN)["agents"]
+    (dhcp,) = [each["id"] for each in agents if each["agent_type"] == "DHCP agent" and each["host"] == "h1"]
+    served = plane.api.get(f"/agents/{dhcp}/dhcp-networks", as_=ADMIN)["networks"]
+    assert [each["id"] for each in served] == [network]
+    (l3,) = [each for each in agents if each["agent_type"] == "L3 agent" and each["host"] in found]
+    there = plane.api.get(f"/agents/{l3['id']}/l3-routers", as_=ADMIN)["routers"]
+    assert [each["id"] for each in there] == [router]
+    assert plane.api.get(f"/agents/{dhcp}/l3-routers", as_=ADMIN)["routers"] == []
+    wait_for(
+        lambda: plane.api.get(f"/networks/{network}")["network"]["availability_zones"] == ["nova"], "zones"
+    )
+    assert plane.api.get(f"/routers/{router}")["router"]["availability_zones"] == ["nova"]
+    plane.api.request("get", f"/routers/{router}/l3-agents", status=403)
