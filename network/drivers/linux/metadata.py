@@ -4,12 +4,13 @@ Who asks is told by the network and the source address, which a guest can't forg
 tap); what it says about itself in headers is thrown away. The request goes on to the metadata service with
 the server's id, signed (``core.metadata``).
 
-Listening sockets are opened inside the namespaces; one thread waits at all of them and a bounded pool answers, so a
-guest that opens many connections slows down guests' metadata, and nothing else.
+Listening sockets are opened inside the namespaces; one thread waits at all of them and a bounded pool answers. A guest
+holds a few of its threads at most, and each for a bounded time: however many connections it opens, others are answered.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import http.server
 import ipaddress
@@ -35,7 +36,9 @@ from network.drivers.linux.namespaces import Namespaces
 LOG = logging.getLogger(__name__)
 METADATA_IPV4, METADATA_IPV6 = "169.254.169.254", "fe80::a9fe:a9fe"
 _PORT = 80
-_THREADS = 16
+_THREADS = 32
+_PER_GUEST = 4
+"""Connections of one guest at a time; cloud-init uses one."""
 _BODY_BYTES = 64 * 1024
 _PATIENCE_S = 10.0
 _REMEMBERED_S = 30.0
@@ -83,6 +86,10 @@ class Metadata:
         self._wake_end, self._woken_end = socket.socketpair()
         self._woken_end.setblocking(False)
         self._selector.register(self._woken_end, selectors.EVENT_READ, None)
+        self._busy: collections.Counter[tuple[int, str]] = collections.Counter()
+        """connections that are being answered, by (place, source)"""
+        self._reading: dict[socket.socket, float] = {}
+        """connections whose request has not arrived whole, and until when it may"""
         self._pool: Pool | None = None
         self._stopping = False
         self._ask = Asking(conf)
@@ -174,7 +181,9 @@ class Metadata:
 
     def _accept(self) -> None:
         while not self._stopping:
-            for key, _events in self._selector.select(timeout=30):
+            events = self._selector.select(timeout=1 if self._reading else 30)
+            self._end_late_ones()
+            for key, _events in events:
                 if key.data is None:
                     with contextlib.suppress(OSError):
                         self._woken_end.recv(4096)
@@ -184,14 +193,47 @@ class Metadata:
                     connection, address = listener.accept()
                 except OSError:
                     continue  # it was closed meanwhile, or the guest went away
-                if self._pool is not None:
-                    self._pool.spawn(self._serve, connection, address, key.data)
+                self._admit(connection, address, key.data)
 
-    def _serve(self, connection: socket.socket, address: Any, place: _Place) -> None:
-        with connection:
-            connection.settimeout(_PATIENCE_S)
-            with contextlib.suppress(OSError):
-                _Handler(connection, address, self, place)
+    def _admit(self, connection: socket.socket, address: Any, place: _Place) -> None:
+        guest = (id(place), str(address[0]))
+        with self._lock:
+            admitted = self._pool is not None and self._busy[guest] < _PER_GUEST
+            if admitted:
+                self._busy[guest] += 1
+                self._reading[connection] = time.monotonic() + _PATIENCE_S
+        if admitted and self._pool is not None:
+            self._pool.spawn(self._serve, connection, address, place, guest)
+        else:
+            connection.close()
+
+    def _end_late_ones(self) -> None:
+        """A request that trickles in would keep a thread for ever: the time between two bytes alone is no bound."""
+        now = time.monotonic()
+        with self._lock:
+            late = [each for each, until in self._reading.items() if until < now]
+            for each in late:
+                del self._reading[each]
+                with contextlib.suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+
+    def arrived(self, connection: socket.socket) -> None:
+        """The request is here whole."""
+        with self._lock:
+            self._reading.pop(connection, None)
+
+    def _serve(self, connection: socket.socket, address: Any, place: _Place, guest: tuple[int, str]) -> None:
+        try:
+            with connection:
+                connection.settimeout(_PATIENCE_S)
+                with contextlib.suppress(OSError):
+                    _Handler(connection, address, self, place)
+        finally:
+            with self._lock:
+                self._reading.pop(connection, None)
+                self._busy[guest] -= 1
+                if self._busy[guest] <= 0:
+                    del self._busy[guest]
 
     def forward(
         self, place: _Place, source: str, method: str, path: str, headers: Mapping[str, str], body: bytes
@@ -239,6 +281,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._send(413, {}, b"413 Too Large\n")
             return
         body = self.rfile.read(int(length))
+        self._metadata.arrived(self.connection)
         source = str(self.client_address[0]).partition("%")[0]
         if not self.path.startswith("/"):
             self._send(400, {}, b"400 Bad Request\n")
