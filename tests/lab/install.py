@@ -1,6 +1,6 @@
 """Installs what tests need, once, where that is possible: root on Debian. Elsewhere it says what is missing.
 
-``python -m tests.lab.install databases drivers hypervisor network fresh``: any of these sets.
+``python -m tests.lab.install databases drivers hypervisor network storage fresh``: any of these sets.
 Never fails: what is not there is skipped by the tests that need it, by name and
 with the reason.  No service is started; tests start their own.
 """
@@ -45,9 +45,13 @@ def wanted(name: str) -> list[str]:
         return packages.missing({**packages.NETWORK, **NETWORK})
     if name == "drivers":
         return [] if importlib.util.find_spec("MySQLdb") else packages.missing(DRIVERS)
+    if name == "storage":
+        from tests.lab import ceph
+
+        return packages.missing(ceph.NEEDED)
     if name == "fresh":
         return packages.missing(FRESH)
-    raise SystemExit(f"unknown set {name!r}: databases, drivers, hypervisor, network, fresh")
+    raise SystemExit(f"unknown set {name!r}: databases, drivers, hypervisor, network, storage, fresh")
 
 
 def main(names: list[str]) -> None:

@@ -1,6 +1,6 @@
 """What every driver must do, as tests: a driver's test module subclasses ``Contract`` and gives a ``driver`` fixture.
 
-Content is written through ``connect``, whatever the backend; sizes are 1 and 2 GiB, sparse.
+Content is written through ``open``, whatever the backend; sizes are 1 and 2 GiB, sparse.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ def snapshot_of(source: Volume) -> Snapshot:
 
 
 def write(driver: VolumeDriver, target: Volume, data: bytes, at: int = 0) -> None:
-    with driver.connect(target, write=True) as path, path.open("r+b") as file:
+    with driver.open(target, write=True) as file:
         file.seek(at)
         file.write(data)
 
 
 def read(driver: VolumeDriver, source: Volume | Snapshot, length: int, at: int = 0) -> bytes:
-    with driver.connect(source) as path, path.open("rb") as file:
+    with driver.open(source) as file:
         file.seek(at)
         return file.read(length)
 
 
 def digest(driver: VolumeDriver, source: Volume | Snapshot) -> str:
     """sha256 of the first 8 MiB and the last one."""
-    with driver.connect(source) as path, path.open("rb") as file:
+    with driver.open(source) as file:
         found = hashlib.sha256(file.read(8 * MIB))
         file.seek(-MIB, 2)
         found.update(file.read())
@@ -76,6 +76,15 @@ class Contract:
         write(driver, made, b"kept")
         assert driver.create(made) == first
         assert read(driver, made, 4) == b"kept"
+        driver.delete(made)
+
+    def test_the_content_is_a_file_for_programs(self, driver: VolumeDriver) -> None:
+        made = volume()
+        driver.create(made)
+        with driver.connect(made, write=True) as path, path.open("r+b") as file:
+            file.write(b"by path")
+        with driver.connect(made) as path:
+            assert path.open("rb").read(7) == b"by path"
         driver.delete(made)
 
     def test_deleting_twice_is_no_fault(self, driver: VolumeDriver) -> None:
