@@ -227,11 +227,11 @@ def configure(inside: Links, device: str, wanted: set[str]) -> set[str]:
                         raise
         missing = wanted - {f"{ip}/{length}" for ip, length in present()}
         for address in sorted(missing):
-            ip, _, length = address.partition("/")
+            ip, _, bits = address.partition("/")
             # NODAD: the same DHCP address is on many hosts on purpose, a router's is the port's alone
             flags = {"flags": 0x02} if ":" in ip else {}
             try:
-                route.addr("add", index=link.index, address=ip, prefixlen=int(length), **flags)
+                route.addr("add", index=link.index, address=ip, prefixlen=int(bits), **flags)
             except NetlinkError as error:
                 if error.code != errno.EEXIST:
                     raise

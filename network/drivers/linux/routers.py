@@ -27,6 +27,7 @@ from network.drivers.linux.metadata import METADATA_IPV4, Metadata
 from network.drivers.linux.namespaces import Namespaces, configure, veth
 from network.drivers.linux.netlink import Links, alias_of, sysctl
 from network.drivers.linux.parts import attempt
+from network.drivers.linux.router_qos import limit_gateway
 
 PREFIX = "hrouter-"
 KIND = "router"
@@ -116,6 +117,13 @@ class Routers:
             if router.gateway is not None:
                 outside = {f"{address}/32" for address in _outer_addresses(router)}
                 self._leg(state, router, router.gateway, inside, outside, gateway=True)
+                limit_gateway(
+                    self._links,
+                    leg_names(router.gateway.port_id, gateway=True)[0],
+                    inside,
+                    leg_names(router.gateway.port_id, gateway=True)[1],
+                    router,
+                )
             _routes(inside, router, gateway)
         tables = self._tables.setdefault(router.id, nat.RouterTables(self._settings.nft_command))
         self._namespaces.call(name, lambda: _update(tables, nat.wanted(router, gateway)))

@@ -343,6 +343,30 @@ class Flow:
                 return True
         return False
 
+    def rate(self, seconds: float, *, back: bool = False) -> float:
+        """Bytes per second that arrive after a first second, in which a burst is used up."""
+        sender, receiver = (self.server, self.client) if back else (self.client, self.server)
+        stop = threading.Event()
+        sender.settimeout(0.2)
+        receiver.settimeout(10)
+
+        def send() -> None:
+            while not stop.is_set():
+                with contextlib.suppress(TimeoutError):
+                    sender.send(bytes(16384))
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        got, counting = 0, False
+        begin = time.monotonic()
+        while time.monotonic() < begin + 1 + seconds:
+            if not counting and time.monotonic() > begin + 1:
+                got, counting = 0, True
+            got += len(receiver.recv(65536))
+        stop.set()
+        thread.join()
+        return got / seconds
+
     def close(self) -> None:
         self.client.close()
         self.server.close()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -30,32 +28,6 @@ def test_a_limit_without_a_burst_gets_most_of_a_second() -> None:
     assert bucket(Bandwidth("egress", 8, 1))["burst"] == 15_000
 
 
-def rate(flow: Flow, seconds: float, *, back: bool = False) -> float:
-    """Bytes per second that arrive once the burst is used up."""
-    sender, receiver = (flow.server, flow.client) if back else (flow.client, flow.server)
-    stop = threading.Event()
-    sender.settimeout(0.2)
-
-    def send() -> None:
-        while not stop.is_set():
-            try:
-                sender.send(bytes(16384))
-            except TimeoutError:
-                continue
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    got, counting = 0, False
-    begin = time.monotonic()
-    while time.monotonic() < begin + 1 + seconds:
-        if not counting and time.monotonic() > begin + 1:
-            got, counting = 0, True
-        got += len(receiver.recv(65536))
-    stop.set()
-    thread.join()
-    return got / seconds
-
-
 @lab.needs_lab
 @pytest.mark.parametrize("direction", ["egress", "ingress"])
 def test_rates_have_the_ratio_of_their_limits(underlay: lab.Underlay, direction: str) -> None:
@@ -77,11 +49,11 @@ def test_rates_have_the_ratio_of_their_limits(underlay: lab.Underlay, direction:
     limited = [underlay.guest(host, port) for port in ports]
     assert all(hub.reaches(guest.port.addresses[0].ip_address) for guest in limited)
     flows = [Flow.open(hub, guest, guest.port.addresses[0].ip_address, 5000) for guest in limited]
-    slow, fast = (rate(flow, 3, back=direction == "egress") for flow in flows)
+    slow, fast = (flow.rate(3, back=direction == "egress") for flow in flows)
     assert 2.5 < fast / slow < 6
     assert slow < 2000 * 1000 / 8 * 1.6
     # the other direction is free
-    assert rate(flows[0], 1, back=direction != "egress") > 2 * fast
+    assert flows[0].rate(1, back=direction != "egress") > 2 * fast
 
 
 @lab.needs_lab
