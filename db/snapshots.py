@@ -7,13 +7,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from core import volume_states
 from core.context import RequestContext
 from core.errors import Conflict
 from db import intents as db_intents
 from db import volumes as db_volumes
 from db.types import now
 from db.volume_base import Row, find, intents, new_id, snapshots
-from lifecycle import volume_states
 
 
 def get(connection: sa.Connection, identifier: str) -> Row:

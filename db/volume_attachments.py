@@ -13,11 +13,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from core.errors import BadRequest
+from core.volume_states import ATTACHMENT, AttachmentStatus, volume_status_of
 from db import volumes as db_volumes
 from db.types import now
 from db.volume_base import Row, attachments, find, new_id, update
 from db.volume_base import volumes as volumes_table
-from lifecycle.volume_states import ATTACHMENT, AttachmentStatus, volume_status_of
 
 _FREE = (AttachmentStatus.DETACHED,)
 

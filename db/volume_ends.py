@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from core.intents import IntentState
+from core.volume_states import GONE, PREVIOUS, TABLES, Transition
 from db.volume_base import (
     Row,
     attachments,
@@ -23,7 +24,6 @@ from db.volume_base import (
     transfers,
     volumes,
 )
-from lifecycle.volume_states import GONE, PREVIOUS, TABLES, Transition
 
 MESSAGE_TTL = datetime.timedelta(days=30)
 RESOURCES = {
@@ -84,6 +84,7 @@ def end(
         values["progress"] = 100
     connection.execute(sa.update(table).where(table.c.id == intent["resource_id"]).values(**values))
     _others(connection, intent, done)
+    _members(connection, intent, done, outcome.get("members") or {}, moment)
 
 
 def _status(
@@ -134,6 +135,31 @@ def _others(connection: sa.Connection, intent: Row, done: bool) -> None:
         if arguments.get("snapshot_id"):
             busy = sa.and_(snapshots.c.id == arguments["snapshot_id"], snapshots.c.status == "backing-up")
             connection.execute(sa.update(snapshots).where(busy).values(status="available"))
+
+
+def _members(
+    connection: sa.Connection, intent: Row, done: bool, locations: Row, moment: datetime.datetime
+) -> None:
+    """The volumes of a group and the snapshots of a group snapshot end with it."""
+    kind, arguments = intent["kind"], intent["arguments"]
+    if kind == "group.create":
+        table, ids = volumes, [each["id"] for each in arguments["volume_ids"]]
+    elif kind == "group.delete":
+        table, ids = volumes, arguments["volume_ids"]
+    elif kind in ("group_snapshot.create", "group_snapshot.delete"):
+        table, ids = snapshots, arguments["snapshot_ids"]
+    else:
+        return
+    for identifier in ids:
+        values: Row = {"updated_at": moment, "status": "available" if done else "error"}
+        if not done and kind.endswith(".delete"):
+            values["status"] = "error_deleting"
+        if done:
+            values["provider_location"] = locations.get(identifier)
+            values["launched_at" if table is volumes else "progress"] = moment if table is volumes else 100
+        if table is volumes:
+            values["generation"] = volumes.c.generation + 1
+        connection.execute(sa.update(table).where(table.c.id == identifier).values(**values))
 
 
 def _remove(connection: sa.Connection, type_: str, intent: Row) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from core import volume_states
 from core.context import RequestContext
 from core.errors import BadRequest, StaleGeneration
 from db import intents as db_intents
@@ -25,7 +26,6 @@ from db.volume_base import (
     snapshots,
     volumes,
 )
-from lifecycle import volume_states
 
 
 def get(connection: sa.Connection, identifier: str, *where: Condition) -> Row:

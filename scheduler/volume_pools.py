@@ -8,20 +8,20 @@ and looks again.  What a pool has given away is counted from the volumes on it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import sqlalchemy as sa
 
 from conductor.direct_journal import finish
 from core.intents import IntentState
-from db import volume_ends, volume_services, volume_types
+from db import volume_ends, volume_services
 from db.sessions import Databases, retrying
 from db.types import now
-from db.volume_base import Row, by_ids, intents, pools, volumes
+from db.volume_base import Row, by_ids, groups, intents, pools, types, volumes
 
 LOG = logging.getLogger(__name__)
-_DELETIONS = ("volume.delete", "volume.force_delete")
+_DELETIONS = ("volume.delete", "volume.force_delete", "group.delete")
 _UNBOUNDED = 1e12
 
 
@@ -60,13 +60,13 @@ class VolumePass:
         return len(rows)
 
     def _waiting(self) -> list[Row]:
-        """Creates that need a pool, and deletions of what never got one."""
+        """Creates (also of empty groups) that need a pool, and deletions of what never got one."""
         statement = (
             sa.select(intents)
             .where(
                 intents.c.state == IntentState.WAITING.value,
                 intents.c.target.is_(None),
-                intents.c.kind.in_(["volume.create", *_DELETIONS]),
+                intents.c.kind.in_(["volume.create", "group.create", *_DELETIONS]),
             )
             .order_by(intents.c.created_at, intents.c.id)
             .limit(self._batch)
@@ -80,6 +80,9 @@ class VolumePass:
             if intent["kind"] in _DELETIONS:
                 finish(connection, intent, IntentState.DONE, volume_ends.end)
                 return None
+            if intent["kind"] == "group.create":
+                self._place_group(connection, intent)
+                return None
             found = by_ids(connection, volumes, [intent["resource_id"]])
             if not found:
                 finish(connection, intent, IntentState.CANCELLED, volume_ends.end)
@@ -92,16 +95,35 @@ class VolumePass:
             self._claim(connection, intent, found[0], pool)
             return str(pool["service_host"])
 
-    def _choose(self, connection: sa.Connection, volume: Row, arguments: Row) -> tuple[Row | None, str]:
-        """(the pool, "") or (None, which filter left none)."""
+    def _place_group(self, connection: sa.Connection, intent: Row) -> None:
+        """An empty group needs a pool that fits all its types, and no work there: it ends here."""
+        for group in by_ids(connection, groups, [intent["resource_id"]]):
+            pool, why = self._choose(
+                connection, {**group, "size_gib": 0}, intent["arguments"], group["volume_type_ids"]
+            )
+            if pool is None:
+                error = {"step": "schedule", "code": "haneul.no_pool", "message": why}
+                finish(connection, intent, IntentState.FAILED, volume_ends.end, error)
+                return
+            if finish(connection, intent, IntentState.DONE, volume_ends.end):
+                connection.execute(
+                    sa.update(groups).where(groups.c.id == group["id"]).values(host=pool["name"])
+                )
+            return
+        finish(connection, intent, IntentState.CANCELLED, volume_ends.end)
+
+    def _choose(
+        self, connection: sa.Connection, volume: Row, arguments: Row, type_ids: Sequence[str] = ()
+    ) -> tuple[Row | None, str]:
+        """(the pool, "") or (None, which filter left none). ``type_ids``: all of them must fit."""
         rows = volume_services.list_pools(connection)
-        specs = volume_types.get(connection, volume["type_id"])["extra_specs"] if volume["type_id"] else {}
+        kinds = by_ids(connection, types, type_ids or [volume["type_id"]])
         left = np.ones(len(rows), dtype=bool)
         for name, mask in (
             ("Driver", [self._usable(row) for row in rows]),
             ("AvailabilityZone", [self._in_zone(row, volume) for row in rows]),
             ("Pool", [arguments.get("pool") in (None, row["name"]) for row in rows]),
-            ("Capabilities", [fits(row, specs) for row in rows]),
+            ("Capabilities", [all(fits(row, each["extra_specs"]) for each in kinds) for row in rows]),
             ("Capacity", room(rows) >= volume["size_gib"]),
         ):
             left &= np.asarray(mask, dtype=bool)

@@ -23,13 +23,13 @@ from api.common.operations import Call, Controller, operation
 from api.volume import common, schemas
 from core.clients import service_adapter
 from core.errors import BadRequest, Conflict, NotFound
+from core.volume_states import AttachmentStatus
 from db import volume_attachments as db_attachments
 from db import volume_types
 from db.sessions import retrying
 from db.types import now
 from db.volume_base import Row, attachments, page, qos_specs, volumes
 from db.volumes import service_of
-from lifecycle.volume_states import AttachmentStatus
 
 LOG = logging.getLogger(__name__)
 _CONNECTOR = {"type": ["object", "null"], "additionalProperties": True}

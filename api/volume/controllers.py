@@ -14,7 +14,11 @@ from api.volume.backends import (
     ServicesController,
     WorkersController,
 )
+from api.volume.backups import BackupsController
 from api.volume.extensions import ExtensionsController, ResourceFiltersController
+from api.volume.group_types import GroupTypesController, GroupTypeSpecsController
+from api.volume.groups import GroupsController, GroupSnapshotsController
+from api.volume.manage import ManageSnapshotsController, ManageVolumesController, VolumeEncryptionController
 from api.volume.messages import MessagesController
 from api.volume.qos_specs import QosSpecsController
 from api.volume.quotas import LimitsController, QuotaClassSetsController, QuotaSetsController
@@ -46,6 +50,14 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     SnapshotsController,
     SnapshotMetadataController,
     TransfersController,
+    ManageVolumesController,
+    ManageSnapshotsController,
+    VolumeEncryptionController,
+    BackupsController,
+    GroupTypesController,
+    GroupTypeSpecsController,
+    GroupsController,
+    GroupSnapshotsController,
     TypesController,
     TypeExtraSpecsController,
     TypeAccessController,

@@ -19,7 +19,8 @@ from db.types import now
 from db.volume_base import Condition, Row, count, page, snapshots, volumes
 
 _NEW = {
-    "volume_id": v.UUID,
+    # whatever is no id of a volume is not found
+    "volume_id": {"type": ["string", "null"], "maxLength": 255},
     "name": schemas.NAME,
     "display_name": schemas.NAME,
     "description": schemas.DESCRIPTION,
@@ -127,7 +128,7 @@ class SnapshotsController(Controller):
         if call.since("3.66") and "force" in asked and not forced:
             raise BadRequest("force=False is not a valid value from microversion 3.66 on: leave it out.")
         with self.services.databases.global_.write() as connection:
-            volume = common.found(call, connection, volumes, "Volume", asked["volume_id"])
+            volume = common.found(call, connection, volumes, "Volume", str(asked["volume_id"]))
             may = ["available"]
             if forced or call.since("3.66"):
                 may.append("in-use")

@@ -44,19 +44,19 @@ SORT_KEYS = {
 _POLICY = "volume_extension:type_"
 
 
-def view(call: Call, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A type; administrators see more of it."""
+def view(call: Call, row: Mapping[str, Any], *, access: bool = True, qos: bool = True) -> dict[str, Any]:
+    """A type; administrators see more of it. ``access``, ``qos``: do these belong to the answer?"""
     found: dict[str, Any] = {
         "id": row["id"],
         "name": row["name"],
         "description": row["description"],
         "is_public": bool(row["is_public"]),
     }
-    if call.allowed("volume_extension:volume_type_access"):
+    if access and call.allowed("volume_extension:volume_type_access"):
         found["os-volume-type-access:is_public"] = bool(row["is_public"])
     if call.allowed("volume_extension:access_types_extra_specs"):
         found["extra_specs"] = seen_specs(call, row)
-    if call.allowed("volume_extension:access_types_qos_specs_id"):
+    if qos and call.allowed("volume_extension:access_types_qos_specs_id"):
         found["qos_specs_id"] = row["qos_specs_id"]
     return found
 
@@ -137,7 +137,7 @@ class TypesController(Controller):
         }
         with self.services.databases.global_.write() as connection:
             row = db_types.create(connection, values)
-        return {"volume_type": view(call, row)}
+        return {"volume_type": view(call, row, qos=False)}
 
     @operation("PUT", "/types/{type_id}", policy=_POLICY + "update", body=UPDATE)
     def update(self, call: Call) -> dict[str, Any]:
@@ -157,7 +157,7 @@ class TypesController(Controller):
         with self.services.databases.global_.write() as connection:
             row = db_types.get(connection, call.params["type_id"])
             db_types.change(connection, row["id"], values)
-            return {"volume_type": view(call, {**row, **values})}
+            return {"volume_type": view(call, {**row, **values}, access=False, qos=False)}
 
     @operation("DELETE", "/types/{type_id}", policy=_POLICY + "delete", status=202)
     def delete(self, call: Call) -> None:

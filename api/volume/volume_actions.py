@@ -10,12 +10,12 @@ from api.common import validation as v
 from api.common.operations import Call, Controller, operation
 from api.volume import common, schemas, volume_create
 from api.volume import volumes as volumes_api
+from core import volume_states
 from core.errors import BadRequest, Conflict, NotFound
 from db import volume_quotas, volume_services, volume_types
 from db import volumes as db_volumes
 from db.sessions import retrying
 from db.volume_base import Row, pools, snapshots, volumes
-from lifecycle import volume_states
 
 PATH = "/volumes/{volume_id}/action"
 _STATUSES = (

@@ -12,13 +12,13 @@ from api.volume import attachments as attachments_api
 from api.volume import common, schemas
 from api.volume.volume_actions import PATH
 from core.errors import BadRequest, NotFound
+from core.volume_states import AttachmentStatus, volume_status_of
 from db import volume_attachments as db_attachments
 from db import volumes as db_volumes
 from db.sessions import retrying
 from db.types import now
 from db.volume_base import Row, volumes
 from db.volumes import service_of
-from lifecycle.volume_states import AttachmentStatus, volume_status_of
 
 _POLICY = "volume_extension:volume_actions:"
 _CONNECTOR = {"type": "object", "additionalProperties": True}

@@ -11,12 +11,12 @@ from api.common import validation as v
 from api.common.operations import Call, Controller, operation
 from api.volume import common, schemas, volume_create
 from api.volume.volume_actions import PATH
+from core import volume_states
 from core.errors import BadRequest, NotFound
 from db import volume_types
 from db import volumes as db_volumes
 from db.sessions import retrying
 from db.volume_base import Row, volumes
-from lifecycle import volume_states
 
 _POLICY = "volume_extension:volume_actions:"
 _IMAGE_METADATA = "volume_extension:volume_image_metadata:"

@@ -21,14 +21,17 @@ def brief(call: Call, row: Mapping[str, Any]) -> dict[str, Any]:
 def detailed(
     call: Call, connection: sa.Connection, rows: Sequence[Row], *, whole: bool = True
 ) -> list[dict[str, Any]]:
-    """Volumes in full: two more statements, however many rows. ``whole``: not just created."""
+    """Volumes in full: two more statements, however many rows.
+
+    ``whole`` False: without what extensions add, as answers to a creation or a change are.
+    """
     names = volume_types.names(connection, [row["type_id"] for row in rows if row["type_id"]])
-    attached = volumes.attachments_of(connection, [row["id"] for row in rows]) if whole else {}
-    return [_view(call, row, names, attached.get(row["id"], [])) for row in rows]
+    attached = volumes.attachments_of(connection, [row["id"] for row in rows])
+    return [_view(call, row, names, attached.get(row["id"], []), whole) for row in rows]
 
 
 def _view(
-    call: Call, row: Mapping[str, Any], names: Mapping[str, str], attached: Sequence[Row]
+    call: Call, row: Mapping[str, Any], names: Mapping[str, str], attached: Sequence[Row], whole: bool
 ) -> dict[str, Any]:
     shows_admin = call.allowed("volume_extension:volume_host_attribute", common.mine(call, row))
     found: dict[str, Any] = {
@@ -56,17 +59,24 @@ def _view(
         ],
         "links": common.self_links(call, f"volumes/{row['id']}"),
     }
+    if whole:
+        _add_extended(call, found, row, shows_admin)
+    _add_newer(call, found, row)
+    return found
+
+
+def _add_extended(call: Call, found: dict[str, Any], row: Mapping[str, Any], shows_admin: bool) -> None:
+    """What extensions add, each by its policy."""
+    target = common.mine(call, row)
     if row["image_metadata"]:
         found["volume_image_metadata"] = row["image_metadata"]
-    if call.allowed("volume_extension:volume_tenant_attribute", common.mine(call, row)):
+    if call.allowed("volume_extension:volume_tenant_attribute", target):
         found["os-vol-tenant-attr:tenant_id"] = row["project_id"]
     if shows_admin:
         found["os-vol-host-attr:host"] = row["host"]
-    if call.allowed("volume_extension:volume_mig_status_attribute", common.mine(call, row)):
+    if call.allowed("volume_extension:volume_mig_status_attribute", target):
         found["os-vol-mig-status-attr:migstat"] = row["migration_status"]
         found["os-vol-mig-status-attr:name_id"] = row["migrating_to"]
-    _add_newer(call, found, row)
-    return found
 
 
 def _add_newer(call: Call, found: dict[str, Any], row: Mapping[str, Any]) -> None:

@@ -193,7 +193,7 @@ class VolumesController(Controller):
             row = common.found(call, connection, volumes, "Volume", call.params["volume_id"])
             db_volumes.update(connection, row["id"], values)
             row = db_volumes.get(connection, row["id"])
-            return {"volume": volume_views.detailed(call, connection, [row])[0]}
+            return {"volume": volume_views.detailed(call, connection, [row], whole=False)[0]}
 
     @operation("DELETE", "/volumes/{volume_id}", policy="volume:delete", status=202, late_policy=True)
     def delete(self, call: Call) -> None:
