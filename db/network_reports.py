@@ -79,16 +79,17 @@ def set_routers(connection: sa.Connection, host: str, statuses: Mapping[str, str
                 connection, sa.select(routers.c.id).where(routers.c.host == host), routers.c.id, ids
             )
         }
-        # to the API a router that is switched off is as ACTIVE as any; its ports are not
+        # a router that is switched off passes nothing on; to the API it is as ACTIVE as any, and so are
+        # its legs, which are wired
         shown = "ERROR" if status == "ERROR" else "ACTIVE"
         _set(connection, routers, shown, mine, routers.c.host == host)
         legs = sa.select(ports.c.id).where(
-            ports.c.device_owner.in_([INTERFACE, GATEWAY]), ports.c.status != status
+            ports.c.device_owner.in_([INTERFACE, GATEWAY]), ports.c.status != shown
         )
         _set(
             connection,
             ports,
-            status,
+            shown,
             [row["id"] for row in select_in(connection, legs, ports.c.device_id, mine)],
         )
         # those that forward single ports have no port that the agent could report

@@ -33,9 +33,9 @@ PREFIX = "hrouter-"
 KIND = "router"
 _PROTOCOL = 66
 """of the routes that are ours (RTPROT, free for use), so that others are left alone"""
+_FORWARDING = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 _SYSCTLS = {
-    "net/ipv4/ip_forward": "1",
-    "net/ipv6/conf/all/forwarding": "1",
+    **dict.fromkeys(_FORWARDING, "1"),
     "net/ipv4/conf/all/rp_filter": "0",
     "net/ipv4/conf/default/rp_filter": "0",
     "net/ipv6/conf/default/accept_dad": "0",
@@ -90,16 +90,15 @@ class Routers:
         router = state.routers.get(router_id)
         status = "ERROR"
         with attempt(applied, f"router {router_id}"):
-            if router is not None and router.admin_state_up:
+            if router is not None:
                 self._route(state, router)
-                status = "ACTIVE"
+                status = "ACTIVE" if router.admin_state_up else "DOWN"
             else:
                 self._remove(router_id)
-                status = "DOWN"
         if router is not None:
             applied.routers[router_id] = status
             for each in router.floating_ips:
-                applied.floating_ips[each.id] = "ACTIVE" if status == "ACTIVE" else "ERROR"
+                applied.floating_ips[each.id] = status
 
     # -- one router --------------------------------------------------------------
 
@@ -107,7 +106,8 @@ class Routers:
         name = namespace_of(router.id)
         if self._namespaces.ensure(name):
             self._tables.pop(router.id, None)
-        self._namespaces.call(name, _forwarding)
+        # switched off it has its legs and passes nothing on
+        self._namespaces.call(name, lambda: _forwarding(router.admin_state_up))
         gateway = leg_names(router.gateway.port_id, gateway=True)[1] if router.gateway else None
         self._remove_other_legs(router)
         with self._namespaces.links(name) as inside:
@@ -277,9 +277,9 @@ def _ip(cidr: str) -> str:
     return cidr.partition("/")[0]
 
 
-def _forwarding() -> None:
+def _forwarding(on: bool) -> None:
     for path, value in _SYSCTLS.items():
-        sysctl(path, value)
+        sysctl(path, "0" if path in _FORWARDING and not on else value)
 
 
 def _update(tables: nat.RouterTables, wanted: nat.Wanted) -> None:
