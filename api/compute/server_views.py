@@ -107,9 +107,27 @@ class View:
     ) -> dict[str, Any]:
         """As show and detail give it. ``groups``: only where the call shows them (2.71)."""
         status = status_of(row["vm_state"], row["task_state"])
-        minor = self._minor
-        result: dict[str, Any] = {
-            "id": row["id"],
+        result = self._always(row, status)
+        if status in _WITH_PROGRESS:
+            result["progress"] = row["progress"]
+        if status in _WITH_FAULT and row["fault"]:
+            result["fault"] = self._fault(row["fault"], row)
+        if self._extended:
+            self._extend(result, row)
+        if host_status is not None:
+            result["host_status"] = host_status
+        if self._minor >= 26:
+            result["tags"] = list(tags)
+        if self._minor >= 71 and groups is not None:
+            result["server_groups"] = list(groups)
+        self._since(result, row)
+        return result
+
+    def _always(self, row: Row, status: str) -> dict[str, Any]:
+        """What every version shows, to everyone."""
+        server_id, network_info = row["id"], row["network_info"]
+        return {
+            "id": server_id,
             "name": row["name"],
             "status": status,
             "tenant_id": row["project_id"],
@@ -120,10 +138,10 @@ class View:
             "flavor": self._flavor(row),
             "created": common.zulu(row["created_at"]),
             "updated": common.zulu(row["updated_at"]),
-            "addresses": addresses(row["network_info"]),
+            "addresses": addresses(network_info) if network_info else {},
             "accessIPv4": row["access_ip_v4"] or "",
             "accessIPv6": row["access_ip_v6"] or "",
-            "links": self.links(f"servers/{row['id']}"),
+            "links": self.links(f"servers/{server_id}"),
             "OS-DCF:diskConfig": row["disk_config"],
             "OS-EXT-AZ:availability_zone": row["availability_zone"] or "",
             "config_drive": "True" if row["config_drive"] else "",
@@ -136,31 +154,22 @@ class View:
             "OS-EXT-STS:power_state": row["power_state"],
             "os-extended-volumes:volumes_attached": self._volumes(row["block_devices"]),
         }
-        if status in _WITH_PROGRESS:
-            result["progress"] = row["progress"]
-        if status in _WITH_FAULT and row["fault"]:
-            result["fault"] = self._fault(row["fault"], row)
-        if self._extended:
-            self._extend(result, row)
-        if minor >= 90 and "OS-EXT-SRV-ATTR:hostname" not in result:
-            result["OS-EXT-SRV-ATTR:hostname"] = row["hostname"]
+
+    def _since(self, result: dict[str, Any], row: Row) -> None:
+        """What microversions have added from the row alone."""
+        minor = self._minor
         if minor >= 9:
             result["locked"] = row["locked_by"] is not None
-        if host_status is not None:
-            result["host_status"] = host_status
         if minor >= 19:
             result["description"] = row["description"]
-        if minor >= 26:
-            result["tags"] = list(tags)
         if minor >= 63:
             result["trusted_image_certificates"] = row["system_metadata"].get("trusted_image_certificates")
-        if minor >= 71 and groups is not None:
-            result["server_groups"] = list(groups)
         if minor >= 73:
             result["locked_reason"] = row["locked_reason"]
+        if minor >= 90:
+            result["OS-EXT-SRV-ATTR:hostname"] = row["hostname"]
         if minor >= 96:
             result["pinned_availability_zone"] = row["pinned_availability_zone"]
-        return result
 
     def _extend(self, result: dict[str, Any], row: Row) -> None:
         attribute = "OS-EXT-SRV-ATTR:"
