@@ -25,7 +25,7 @@ LOG = logging.getLogger(__name__)
 _BATCH = 200
 _LAZY_S = 0.25
 _SPACING_S = 0.02
-"""Calls begin at least so far apart: after a silence at once, in a busy time several reports share one."""
+"""In a busy time (the last call carried several intents) calls begin at least so far apart, to carry more."""
 _TRIES = 10
 
 
@@ -48,6 +48,7 @@ class Reporter:
         self._stopping = threading.Event()
         self._ended = False
         self._began = 0.0
+        self._busy = False
         self._thread = threading.Thread(target=self._loop, name="reporter", daemon=True)
 
     def start(self) -> None:
@@ -81,12 +82,13 @@ class Reporter:
                 if not self._condition.wait(_LAZY_S if self._pending else None):
                     break
         early = self._began + _SPACING_S - time.monotonic()
-        if early > 0:
+        if self._busy and early > 0:
             self._stopping.wait(early)
         self._began = time.monotonic()
         with self._condition:
             batch, self._pending = self._pending[:_BATCH], self._pending[_BATCH:]
         newest = {item.report["intent_id"]: index for index, item in enumerate(batch)}
+        self._busy = len(newest) > 1
         return [
             item
             for index, item in enumerate(batch)

@@ -249,7 +249,9 @@ class Journal:
     @retrying
     def _write(self, taken: Sequence[tuple[Row, Row]]) -> set[str]:
         """One transaction for the whole batch; returns the intents that moved."""
-        moved = set()
+        moved: set[str] = set()
+        if not taken:
+            return moved
         with self._cell.write() as connection:
             for report, row in taken:
                 if report["type"] == "showing":

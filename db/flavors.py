@@ -48,11 +48,17 @@ class Filter:
     min_root_gib: int = 0
 
 
-def _usable(project_id: str | None) -> sa.ColumnElement[bool]:
+def _usable(project_id: str | sa.BindParameter[str] | None) -> sa.ColumnElement[bool]:
     granted = sa.exists().where(
-        flavor_projects.c.flavor_id == flavors.c.id, flavor_projects.c.project_id == (project_id or "")
+        flavor_projects.c.flavor_id == flavors.c.id,
+        flavor_projects.c.project_id == ("" if project_id is None else project_id),
     )
     return sa.or_(flavors.c.is_public.is_(True), granted)
+
+
+# built once: every POST of a server reads its flavor
+_GET = sa.select(flavors).where(flavors.c.flavor_id == sa.bindparam("wanted"))
+_GET_USABLE = _GET.where(_usable(sa.bindparam("project_id", type_=sa.String)))
 
 
 def list_(
@@ -89,10 +95,8 @@ def get(
     connection: sa.Connection, flavor_id: str, project_id: str | None = None, *, any_project: bool = False
 ) -> sa.RowMapping:
     """A flavor by its API id, if ``project_id`` may use it (or ``any_project``). :raises NotFound:"""
-    statement = sa.select(flavors).where(flavors.c.flavor_id == flavor_id)
-    if not any_project:
-        statement = statement.where(_usable(project_id))
-    row = connection.execute(statement).mappings().first()
+    asked = {"wanted": flavor_id} if any_project else {"wanted": flavor_id, "project_id": project_id or ""}
+    row = connection.execute(_GET if any_project else _GET_USABLE, asked).mappings().first()
     if row is None:
         raise NotFound(f"Flavor {flavor_id} could not be found.")
     return row

@@ -10,7 +10,7 @@ quota class "default", the options in ``[quota]``.  -1 is no limit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -91,6 +91,22 @@ def lock(connection: sa.Connection, key: str) -> None:
         connection.execute(bump)
 
 
+_LIMITS = sa.union_all(
+    # built once: every POST of a server asks
+    sa.select(sa.literal(0).label("rank"), quota_classes.c.resource, quota_classes.c.hard_limit).where(
+        quota_classes.c.service == SERVICE, quota_classes.c.class_name == DEFAULT_CLASS
+    ),
+    sa.select(
+        sa.case((quotas.c.user_id == "", 1), else_=2).label("rank"), quotas.c.resource, quotas.c.hard_limit
+    ).where(
+        quotas.c.service == SERVICE,
+        quotas.c.project_id == sa.bindparam("project_id"),
+        quotas.c.user_id.in_(["", sa.bindparam("user_id")]),
+    ),
+)
+"""Limits with their rank: 0 of the default class, 1 of the project, 2 of the user in it."""
+
+
 class Quotas:
     """The limits of one deployment."""
 
@@ -98,9 +114,9 @@ class Quotas:
         conf.register_opts(OPTS, group=GROUP)
         self._options = conf[GROUP]
 
-    def configured(self) -> dict[str, int]:
-        """What the options say, for every resource."""
-        limits = {name: int(self._options[_OPTION_OF.get(name, name)]) for name in RESOURCES}
+    def configured(self, names: Iterable[str] = RESOURCES) -> dict[str, int]:
+        """What the options say, for every resource, or for some: each look at an option takes time."""
+        limits = {name: int(self._options[_OPTION_OF.get(name, name)]) for name in names}
         return {**limits, **dict.fromkeys(NETWORK_RESOURCES, -1)}
 
     def class_limits(self, connection: sa.Connection, class_name: str = DEFAULT_CLASS) -> dict[str, int]:
@@ -119,25 +135,18 @@ class Quotas:
         return self._both_limits(connection, project_id, user_id)[1]
 
     def _both_limits(
-        self, connection: sa.Connection, project_id: str, user_id: str | None
+        self,
+        connection: sa.Connection,
+        project_id: str,
+        user_id: str | None,
+        names: Iterable[str] = RESOURCES,
     ) -> tuple[dict[str, int], dict[str, int]]:
-        """(the project's, the user's)"""
-        by_class = sa.select(
-            sa.literal(0).label("rank"), quota_classes.c.resource, quota_classes.c.hard_limit
-        ).where(quota_classes.c.service == SERVICE, quota_classes.c.class_name == DEFAULT_CLASS)
-        own = sa.select(
-            sa.case((quotas.c.user_id == "", 1), else_=2).label("rank"),
-            quotas.c.resource,
-            quotas.c.hard_limit,
-        ).where(
-            quotas.c.service == SERVICE,
-            quotas.c.project_id == project_id,
-            quotas.c.user_id.in_(["", user_id or ""]),
-        )
+        """(the project's, the user's), of these resources at least"""
         ranked: list[dict[str, int]] = [{}, {}, {}]
-        for rank, resource, limit in connection.execute(sa.union_all(by_class, own)):
+        asked = {"project_id": project_id, "user_id": user_id or ""}
+        for rank, resource, limit in connection.execute(_LIMITS, asked):
             ranked[rank][resource] = limit
-        project = {**self.configured(), **ranked[0], **ranked[1]}
+        project = {**self.configured(names), **ranked[0], **ranked[1]}
         return project, {**project, **ranked[2]}
 
     def check(
@@ -148,7 +157,7 @@ class Quotas:
         ``amounts``: how many more of instances, cores, ram (MiB), key_pairs, server_groups.
         :raises OverQuota: names every resource that is over, as upstream's message does.
         """
-        project_limits, user_limits = self._both_limits(connection, project_id, user_id)
+        project_limits, user_limits = self._both_limits(connection, project_id, user_id, amounts)
         if all(project_limits[name] < 0 and user_limits[name] < 0 for name in amounts):
             return  # nothing is limited: nobody has to wait, nothing to count
         # limits do not change with what is counted, so they are read before others have to wait

@@ -29,6 +29,7 @@ from oslo_db import exception as db_exc
 
 from conductor.ends import end_server, message_of
 from db import cell_schema, global_schema, placement
+from db import servers as db_servers
 from db.sessions import Database, Databases, retrying
 from db.types import now
 from lifecycle.states import IntentState
@@ -179,11 +180,15 @@ class Dispatcher:
 
     def _read_global(self, ids: Sequence[str]) -> tuple[dict[str, Row], list[Row]]:
         servers, tags = global_schema.servers, global_schema.server_tags
+        statement = sa.select(servers, db_servers.tagged(servers)).where(servers.c.id.in_(ids))
         with self._databases.global_.read() as connection:
-            found = connection.execute(sa.select(servers).where(servers.c.id.in_(ids))).mappings().all()
+            found = {row["id"]: dict(row) for row in connection.execute(statement).mappings()}
             # tags are read after the row that counts their changes
-            tag_rows = connection.execute(sa.select(tags).where(tags.c.server_id.in_(ids))).mappings().all()
-        return {row["id"]: dict(row) for row in found}, [dict(row) for row in tag_rows]
+            with_tags = [id_ for id_, row in found.items() if row.pop("tagged")]
+            if not with_tags:
+                return found, []
+            of_them = sa.select(tags).where(tags.c.server_id.in_(with_tags))
+            return found, [dict(row) for row in connection.execute(of_them).mappings()]
 
     @retrying
     def _write_cell(
@@ -289,15 +294,18 @@ class Dispatcher:
         by_intent = {row["id"]: row["resource_id"] for row, _ in placed}
         with self._databases.global_.write() as connection:
             placement.hold_mappings(connection, list(by_intent.values()))
-            asked = connection.execute(
-                sa.select(intents.c.id).where(
-                    intents.c.id.in_(list(by_intent)), intents.c.cancel_requested.is_(sa.true())
-                )
-            ).scalars()
-            cancelled = set(asked)
             known = connection.execute(
-                sa.select(servers.c.id, servers.c.generation).where(servers.c.id.in_(by_intent.values()))
-            )
+                sa.select(
+                    servers.c.id,
+                    servers.c.generation,
+                    db_servers.tagged(servers),
+                    intents.c.id.label("intent_id"),
+                    intents.c.cancel_requested,
+                )
+                .join(intents, intents.c.resource_id == servers.c.id)
+                .where(intents.c.id.in_(list(by_intent)))
+            ).all()
+            cancelled = {row.intent_id for row in known if row.cancel_requested}
             now_at = {row.id: row.generation for row in known}
             changed = {
                 intent
@@ -312,7 +320,9 @@ class Dispatcher:
                     sa.update(mappings).where(mappings.c.server_id.in_(moved)).values(cell_id=cell.cell_id)
                 )
                 connection.execute(sa.delete(servers).where(servers.c.id.in_(moved)))
-                connection.execute(sa.delete(server_tags).where(server_tags.c.server_id.in_(moved)))
+                tagged = {row.id for row in known if row.tagged}
+                if not tagged.isdisjoint(moved):
+                    connection.execute(sa.delete(server_tags).where(server_tags.c.server_id.in_(moved)))
         return cancelled, changed
 
     def finish_cancelled(self, rows: Sequence[Row]) -> None:

@@ -40,6 +40,17 @@ _WINDOW = 1000
 _KEEP = datetime.timedelta(minutes=10)
 
 
+_CHANGES = sa.union_all(
+    # of what a busy scheduler writes itself there is much, and it is known here
+    sa.select(provider_changes.c.seq, provider_changes.c.provider_id).where(
+        provider_changes.c.seq > sa.bindparam("low"),
+        sa.or_(provider_changes.c.source.is_(None), provider_changes.c.source != sa.bindparam("source")),
+    ),
+    sa.select(sa.func.max(provider_changes.c.seq), sa.null()),
+)
+"""(number, provider) of the changes since ``low``, and the newest number of all with None: one view of the log."""
+
+
 class Loader:
     """Feeds one ``HostTable``; used by one thread."""
 
@@ -74,19 +85,12 @@ class Loader:
 
     def _read_changes(self) -> set[int]:
         low = max(self._high - _WINDOW, 0)
-        others = sa.or_(provider_changes.c.source.is_(None), provider_changes.c.source != self._source)
         with self._databases.global_.read() as connection:
-            # first the newest number: what appears between the two statements is read again, not missed
-            high = connection.execute(sa.select(sa.func.max(provider_changes.c.seq))).scalar()
-            # of what a busy scheduler writes itself there is much, and it is known here
-            rows = connection.execute(
-                sa.select(provider_changes.c.seq, provider_changes.c.provider_id).where(
-                    provider_changes.c.seq > low, others
-                )
-            ).all()
-        changed = {row.provider_id for row in rows if row.seq not in self._seen}
-        self._seen = {row.seq for row in rows}
-        self._high = max(self._high, high or 0)
+            found = connection.execute(_CHANGES, {"low": low, "source": self._source}).tuples().all()
+        rows = [(seq, provider_id) for seq, provider_id in found if provider_id is not None]
+        changed = {provider_id for seq, provider_id in rows if seq not in self._seen}
+        self._seen = {seq for seq, _ in rows}
+        self._high = max([self._high, *(seq for seq, _ in found if seq is not None)])
         return changed
 
     def prune(self) -> None:

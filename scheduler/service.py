@@ -110,7 +110,10 @@ class SchedulerRole(Role):
     def run_pass(self) -> None:
         """Place everything that waits; repeats while whole batches come."""
         self._housekeep()
+        self._place_servers()
         self._try_volumes()
+
+    def _place_servers(self) -> None:
         while True:
             taken = sum(self._try_pass(source) for source in [self.databases.global_, *self._cells()])
             metrics.QUEUE.labels("scheduler").set(taken)
