@@ -17,12 +17,13 @@ from typing import Any
 import oslo_messaging
 from oslo_config import cfg
 
-from compute import ports
+from compute import network_watch, ports
 from compute.actions.servers import ACTIONS
 from compute.drivers.base import ComputeDriver, PowerState
 from compute.images import Images
 from compute.reports import Reporter, ReportingJournal
 from core.context import RequestContext
+from core.errors import HaneulError
 from core.messaging import Messaging
 from core.pools import Periodic, Pool
 from lifecycle.engine import Engine
@@ -47,7 +48,7 @@ OPTS = [
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
-    return [(GROUP, OPTS), *ports.list_opts()]
+    return [(GROUP, OPTS), *ports.list_opts(), *network_watch.list_opts()]
 
 
 class Worker:
@@ -91,6 +92,9 @@ class Agent:
         self._server = messaging.server(AGENT_TOPIC, host, [Endpoint(self)])
         self._beat = Periodic(f"heartbeat-{host}", conf.compute.heartbeat_interval_s, self.heartbeat)
         self._sync = Periodic(f"power-sync-{host}", conf.compute.power_sync_interval_s, self.sync_power)
+        self.watch = network_watch.NetworkWatch(
+            conf, host, self.worker.ports, self._conductor, self._pull_out
+        )
         self._greeted = False
 
     def start(self) -> None:
@@ -101,6 +105,7 @@ class Agent:
         self.driver.listen(self._power_changed)
         self._beat.start()
         self._sync.start()
+        self.watch.start()
         self._beat.ring()
 
     def stop(self) -> None:
@@ -112,6 +117,7 @@ class Agent:
         # a heartbeat may wait for a conductor that has gone already: nothing is lost by leaving it there
         self._beat.stop(1)
         self._sync.stop(1)
+        self.watch.stop()
         self._server.stop()
         self._pool.shutdown(wait=False)
         self._server.wait()
@@ -246,6 +252,13 @@ class Agent:
             LOG.info("guests that are not haneul's, left alone: %s", ", ".join(sorted(strangers)))
         self._conductor.power_states(self.host, states)
 
+    def _pull_out(self, server_id: str, mac_address: str) -> None:
+        """A port was deleted behind the server's back: the guest must not keep a dead interface."""
+        try:
+            self.driver.detach_nic(server_id, mac_address)
+        except HaneulError as error:
+            LOG.warning("interface %s of server %s can't be pulled out: %s", mac_address, server_id, error)
+
     def _power_changed(self, server_id: str, state: PowerState) -> None:
         with self._lock:
             busy = any(run.resource_id == server_id for run in self._running.values())
@@ -273,6 +286,7 @@ class Endpoint:
     @oslo_messaging.rpc.expose
     def external_events(self, context: RequestContext, events: list[dict[str, Any]]) -> None:
         self._agent.worker.ports.plugging.hear(events)
+        self._agent.watch.hear(event for event in events if event["name"] != "network-vif-plugged")
 
     @oslo_messaging.rpc.expose
     def console_output(self, context: RequestContext, server_id: str, max_bytes: int) -> str:

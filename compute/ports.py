@@ -249,11 +249,21 @@ class Ports:
         kept: Collection[str],
         *,
         only: Collection[str] | None = None,
+        others: Collection[str] = (),
         here: bool = False,
     ) -> None:
-        """Delete the server's ports, unbind kept ones; ``here``: only those bound to this host."""
+        """Delete the server's ports, unbind kept ones; ``here``: only those bound to this host.
+
+        ``only``: no more than these; ``others``: these not.
+        """
         server_ports.release(
-            self.client, server_id, project_id, kept, only=only, host=self._host if here else None
+            self.client,
+            server_id,
+            project_id,
+            kept,
+            only=only,
+            others=others,
+            host=self._host if here else None,
         )
 
 

@@ -59,6 +59,8 @@ def end_server(
             values["network_info"] = outcome.get("network_info") or []
         else:
             values.update(host=None, node=None)
+    if done and row["kind"] in ("server.attach_interface", "server.detach_interface"):
+        values["network_info"] = _changed_nics(connection, table, row["resource_id"], outcome)
     if done and vm_state == VmState.DELETED:
         tags = global_schema.server_tags if table is global_schema.servers else server_tags
         connection.execute(sa.delete(tags).where(tags.c.server_id == row["resource_id"]))
@@ -68,6 +70,17 @@ def end_server(
         .where(table.c.id == row["resource_id"])
         .values(generation=table.c.generation + 1, **values)
     )
+
+
+def _changed_nics(connection: sa.Connection, table: sa.Table, server_id: str, outcome: Row) -> list[Row]:
+    """The server's NICs after one came ("nic") or went ("removed_port"); repeats harmlessly."""
+    statement = sa.select(table.c.network_info).where(table.c.id == server_id)
+    if connection.dialect.name != "sqlite":
+        statement = statement.with_for_update()  # what was heard of its ports may be written meanwhile
+    came = outcome.get("nic")
+    gone = came["port_id"] if came else outcome.get("removed_port")
+    left = [nic for nic in connection.execute(statement).scalar() or [] if nic["port_id"] != gone]
+    return [*left, came] if came else left
 
 
 def without_secrets(arguments: Row) -> Row:

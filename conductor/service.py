@@ -14,7 +14,7 @@ from typing import Any
 import oslo_messaging
 from oslo_config import cfg
 
-from conductor import hosts, networks
+from conductor import hosts, network_info, networks
 from conductor.ends import cleanup_of, message_of
 from conductor.journal import Journal
 from conductor.ports import HostlessPorts
@@ -224,3 +224,9 @@ class Endpoint:
     @oslo_messaging.rpc.expose
     def power_states(self, context: RequestContext, host: str, states: dict[str, int]) -> None:
         self._role.hosts.power_states(host, states)
+
+    @oslo_messaging.rpc.expose
+    def network_info(
+        self, context: RequestContext, host: str, known: dict[str, list[dict[str, Any]]], gone: list[str]
+    ) -> dict[str, Any]:
+        return network_info.write(self._role.cell, host, known, gone)

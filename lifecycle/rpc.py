@@ -12,6 +12,8 @@ Conductor (topic ``conductor``, the cell's transport):
                                      it was sent and does not hold]}, or {"unknown": True}
     hello(host, greeting)            → {"intents": [messages]}: what the host held
     power_states(host, states)       {server id: power state} seen on the host
+    network_info(host, known, gone)  what the Network API says of servers' ports:
+                                     → {"missing", "removed"} (``conductor.network_info``)
 Agent (topic ``compute``, server = host, the cell's transport):
     run(intents)                     whole intents, lease granted
     cancel(intent_ids)               stop at the next step boundary
@@ -75,6 +77,14 @@ class ConductorClient:
 
     def power_states(self, host: str, states: dict[str, int]) -> None:
         self._client.cast(admin_context(), "power_states", host=host, states=states)
+
+    def network_info(
+        self, host: str, known: dict[str, list[dict[str, Any]]], gone: list[str]
+    ) -> dict[str, Any]:
+        result: dict[str, Any] = self._client.call(
+            admin_context(), "network_info", host=host, known=known, gone=gone
+        )
+        return result
 
 
 class AgentClient:

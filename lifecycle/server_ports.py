@@ -43,11 +43,12 @@ def release(
     kept: Collection[str],
     *,
     only: Collection[str] | None = None,
+    others: Collection[str] = (),
     host: str | None = None,
 ) -> None:
     """Delete the server's ports, unbind those in ``kept``.
 
-    ``only``: no others than these. ``host``: only what is bound to that host (or to none),
+    ``only``: no more than these; ``others``: these not. ``host``: only what is bound to that host (or to none),
     and as it was when looked at: the server may be moving to another host meanwhile.
     """
     fields = ("id", "device_id", "device_owner", "binding:host_id", "revision_number", "created_at")
@@ -55,6 +56,7 @@ def release(
         ports = of_server(client, server_id, project_id, fields)
         if only is not None:
             ports = [port for port in ports if port["id"] in only]
+        ports = [port for port in ports if port["id"] not in others]
         if host is not None:
             ports = [port for port in ports if port.get("binding:host_id") in (host, "", None)]
         try:

@@ -102,6 +102,18 @@ SERVER = {
             "image_snapshot_pending",
         ),
         Transition(
+            "server.attach_interface",
+            "attach_interface",
+            (VmState.ACTIVE, VmState.PAUSED, VmState.STOPPED),
+            None,
+        ),
+        Transition(
+            "server.detach_interface",
+            "detach_interface",
+            (VmState.ACTIVE, VmState.PAUSED, VmState.STOPPED),
+            None,
+        ),
+        Transition(
             "server.delete",
             "delete",
             None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -52,6 +53,8 @@ def refuse_unplaced(found: Located) -> None:
         raise Conflict(f"Instance {found.id} is not ready")
 
 
+_TURN_S = 20.0
+_TURN_PAUSE_S = 0.1
 Arguments = Callable[[Call, Located], Mapping[str, Any]]
 
 
@@ -67,19 +70,31 @@ class Started:
     row: Row
 
 
-def start(call: Call, kind: str, arguments: Arguments | None = None) -> Started:
+def start(
+    call: Call, kind: str, arguments: Arguments | None = None, values: Arguments | None = None
+) -> Started:
     """Write the intent ``kind`` for the server of the path and ring its conductor.
 
-    ``arguments`` makes the intent's from the server as it is found.
+    ``arguments`` makes the intent's from the server as it is found. ``values``: further columns
+    of the server that are written with it.
     :raises Conflict: locked, not placed, or its state does not allow it.
     """
-    found, started = _write(call, kind, arguments or _no_arguments)
+    deadline = time.monotonic() + _TURN_S
+    while True:
+        try:
+            found, started = _write(call, kind, arguments or _no_arguments, values)
+            break
+        except Conflict as error:
+            # a change of its interfaces goes on, which upstream puts in a row, too: soon over
+            if error.code != "haneul.intent_running" or time.monotonic() > deadline:
+                raise
+            time.sleep(_TURN_PAUSE_S)
     call.services.doorbells.ring_conductor(int(found.database.cell_id or 0), [started.intent_id])
     return started
 
 
 @retrying
-def _write(call: Call, kind: str, arguments: Arguments) -> tuple[Located, Started]:
+def _write(call: Call, kind: str, arguments: Arguments, values: Arguments | None) -> tuple[Located, Started]:
     found = find(call)
     row, database = found.row, found.database
     refuse_locked(call, row)
@@ -96,7 +111,8 @@ def _write(call: Call, kind: str, arguments: Arguments) -> tuple[Located, Starte
         project_id=row["project_id"],
     )
     with database.write() as connection:
-        new = servers.change(connection, database, row, {"task_state": transition.task_state})
+        more = values(call, found) if values else {}
+        new = servers.change(connection, database, row, {"task_state": transition.task_state, **more})
         if row["task_state"] is not None:
             # a hard reboot goes over a soft one that hangs
             overtaken = intents.overtake(connection, table, row["id"])

@@ -49,6 +49,34 @@ def unmake(run: Run) -> None:
         _ports(run).release(run.resource_id, project_id, kept_ports(requests, ()), here=True)
 
 
+def make_more(run: Run) -> dict[str, Any]:
+    """For a server that has NICs already (``arguments["guest"]``): one port more."""
+    guest, groups = GuestSpec.from_dict(run.arguments["guest"]), run.arguments.get("security_groups")
+    requests = run.arguments["networks"]
+    made = patiently(
+        lambda: _ports(run).ensure(guest, requests, groups, others=_others(run)), run.check_cancelled
+    )
+    return {"nics": made}
+
+
+def unmake_more(run: Run) -> None:
+    kept = kept_ports(run.arguments["networks"], ())
+    project_id = run.arguments["guest"]["project_id"]
+    _ports(run).release(run.resource_id, project_id, kept, others=_others(run))
+
+
+def _others(run: Run) -> list[str]:
+    return [nic["port_id"] for nic in run.arguments["guest"].get("nics") or ()]
+
+
+def release_one(run: Run) -> dict[str, Any]:
+    """Of a server that goes on without it; the outcome tells which NIC it has no more."""
+    nic = run.arguments["nic"]
+    kept = [nic["port_id"]] if nic["preserve_on_delete"] else []
+    _ports(run).release(run.resource_id, run.context.get("project_id"), kept, only=[nic["port_id"]])
+    return {"removed_port": nic["port_id"]}
+
+
 def wait_plugged(run: Run) -> dict[str, Any] | None:
     """Before the start: taps that the network agent makes."""
     made = nics(run)

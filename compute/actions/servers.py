@@ -8,6 +8,8 @@
 | server.reboot_soft, server.reboot_hard | reboot |
 | server.create_image | copy the root disk → upload it → remove the copy |
 | server.forget_image | the way back of the former, when it could not be gone: remove the copy → delete the image |
+| server.attach_interface | make or adopt a port → wait for it → plug it into the guest |
+| server.detach_interface | pull the NIC out of the guest → let its port go |
 | server.delete | power off and forget → let ports go → remove disks |
 | server.cleanup | the same, on a host that was down when its server was deleted or built elsewhere |
 
@@ -76,6 +78,22 @@ def _power_on_new(run: Run) -> dict[str, Any]:
     _driver(run).power_on(run.resource_id)
     made = ports.wait_running(run)
     return {**_seen(run), "network_info": made} if made else _seen(run)
+
+
+def _attach_nic(run: Run) -> dict[str, Any]:
+    (nic,) = run.results["plugged"]["nics"]
+    _driver(run).attach_nic(GuestSpec.from_dict(run.arguments["guest"]), nic)
+    (nic,) = ports.wait_running(run) or [nic]
+    return {"nic": nic}
+
+
+def _unattach_nic(run: Run) -> None:
+    for nic in (run.results.get("ports") or {}).get("nics", ()):
+        _driver(run).detach_nic(run.resource_id, nic["mac_address"])
+
+
+def _detach_nic(run: Run) -> None:
+    _driver(run).detach_nic(run.resource_id, run.arguments["nic"]["mac_address"])
 
 
 def _power_off(run: Run) -> dict[str, Any]:
@@ -175,6 +193,22 @@ ACTIONS = Registry(
         (
             Step("remove_snapshot", _remove_snapshot, no_undo="a cleanup only goes forward"),
             Step("delete_image", _delete_image, no_undo="a cleanup only goes forward"),
+        ),
+        undo_on_failure=False,
+    ),
+    Action(
+        "server.attach_interface",
+        (
+            Step("ports", ports.make_more, undo=ports.unmake_more),
+            Step("plugged", ports.wait_plugged, no_undo="only waits"),
+            Step("attach", _attach_nic, undo=_unattach_nic),
+        ),
+    ),
+    Action(
+        "server.detach_interface",
+        (
+            Step("detach", _detach_nic, no_undo="the guest has let go of it already"),
+            Step("ports", ports.release_one, no_undo="what is let go may be someone else's by now"),
         ),
         undo_on_failure=False,
     ),

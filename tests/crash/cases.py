@@ -97,6 +97,27 @@ def _abandon(cloud: Cloud, server_id: str) -> None:
     journal.delete_without_host(row, cleanup_of(row))
 
 
+def _attach(cloud: Cloud, server_id: str) -> None:
+    """Its owner's port: written down with the server, so that nobody deletes it."""
+    server = cloud.server(server_id)
+    (create,) = (intent for intent in cloud.intents(server_id) if intent["kind"] == "server.create")
+    guest = {**create["arguments"]["guest"], "nics": server["network_info"]}
+    assert cloud.plane is not None
+    new = {"network_id": cloud.plane.network["id"], "port_id": cloud.plane.make_port()}
+    request = {**new, "fixed_ip": None, "tag": "more"}
+    with cloud.cell.write() as connection:
+        connection.execute(
+            sa.update(cell_schema.servers)
+            .where(cell_schema.servers.c.id == server_id)
+            .values(networks=[*server["networks"], request])
+        )
+    cloud.act("server.attach_interface", server_id, guest=guest, networks=[request])
+
+
+def _detach(cloud: Cloud, server_id: str) -> None:
+    cloud.act("server.detach_interface", server_id, nic=cloud.server(server_id)["network_info"][0])
+
+
 CASES: Mapping[str, Case] = {
     "server.create": Case(None, lambda cloud, server_id: None, "active"),
     "server.start": Case("stopped", _act("server.start"), "active"),
@@ -105,6 +126,8 @@ CASES: Mapping[str, Case] = {
     "server.reboot_hard": Case("active", _act("server.reboot_hard"), "active"),
     "server.create_image": Case("active", _create_image, "active"),
     "server.forget_image": Case("active", _forget_image, "active"),
+    "server.attach_interface": Case("active", _attach, "active"),
+    "server.detach_interface": Case("active", _detach, "active"),
     "server.delete": Case("active", lambda cloud, server_id: cloud.delete(server_id), "deleted"),
     "server.cleanup": Case("active", _abandon, "deleted"),
 }
