@@ -72,6 +72,12 @@ class Names:
         return cls(keys)
 
 
+class OverVolumeQuota(OverQuota):
+    """A quota would be exceeded: this API answers 413."""
+
+    http_status = 413
+
+
 Amounts = Mapping[str, int]
 """{key: how many more}: "volumes", "gigabytes", "volumes:TYPE-ID", …"""
 
@@ -138,12 +144,12 @@ class VolumeQuotas:
 
         ``size_gib``: of the one volume, against per_volume_gigabytes.
 
-        :raises OverQuota: in upstream's words.
+        :raises OverVolumeQuota: in upstream's words.
         """
         limits = self.limits(connection, project_id)
         most = limits["per_volume_gigabytes"]
         if size_gib and 0 <= most < size_gib:
-            raise OverQuota(
+            raise OverVolumeQuota(
                 f"Requested size {size_gib}G is larger than maximum allowed limit {most}G per volume."
             )
         bounded = {key: more for key, more in amounts.items() if limits.get(key, -1) >= 0 and more > 0}
@@ -154,7 +160,9 @@ class VolumeQuotas:
         for key, more in bounded.items():
             already, limit = used.get(key, 0), limits[key]
             if already + more > limit:
-                raise OverQuota(_message(key, more, already, limit), code=f"haneul.over_quota.{_plain(key)}")
+                raise OverVolumeQuota(
+                    _message(key, more, already, limit), code=f"haneul.over_quota.{_plain(key)}"
+                )
 
 
 def _plain(key: str) -> str:

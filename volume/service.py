@@ -24,7 +24,7 @@ from lifecycle.engine import Engine
 from lifecycle.roles import Role
 from lifecycle.steps import Run
 from lifecycle.volume_rpc import VOLUME_TOPIC
-from volume.actions import groups, snapshots
+from volume.actions import groups, images, snapshots
 from volume.actions.volumes import ACTIONS
 from volume.drivers import backends
 from volume.drivers.backends import Backend
@@ -32,7 +32,7 @@ from volume.worker import VolumeWorker
 
 LOG = logging.getLogger(__name__)
 _SPACING_S = 0.02
-KINDS = (groups, snapshots)
+KINDS = (groups, images, snapshots)
 """modules that add their actions to ``ACTIONS`` when they are imported"""
 Row = dict[str, Any]
 GROUP = "volume_worker"

@@ -104,3 +104,32 @@ class VolumeWorker:
             if expected is not None and int(expected) != size:
                 raise DriverError(f"The data of image {image_id} came short: {size} of {expected} bytes.")
             yield Path(file.name)
+
+    def image_is_active(self, image_id: str) -> bool:
+        """Has it its data already? :raises NotFound: somebody deleted it."""
+        answer = service_adapter(self.conf, "image").get(f"/v2/images/{image_id}", raise_exc=False)
+        if answer.status_code == 404:
+            raise NotFound(f"Image {image_id} was deleted.")
+        if answer.status_code != 200:
+            raise Unavailable(f"The image service does not show image {image_id} ({answer.status_code}).")
+        return bool(answer.json()["status"] == "active")
+
+    def upload(self, image_id: str, path: Path) -> None:
+        """Give an image that has none its data. :raises Unavailable: the image service did not take it."""
+        with path.open("rb") as file:
+            answer = service_adapter(self.conf, "image").put(
+                f"/v2/images/{image_id}/file",
+                data=file,
+                headers={"Content-Type": "application/octet-stream"},
+                raise_exc=False,
+            )
+        if answer.status_code != 204:
+            raise Unavailable(
+                f"The image service does not take the data of image {image_id} ({answer.status_code})."
+            )
+
+    def delete_image(self, image_id: str) -> None:
+        """One that is gone is no error. :raises Unavailable: it is still there."""
+        answer = service_adapter(self.conf, "image").delete(f"/v2/images/{image_id}", raise_exc=False)
+        if answer.status_code not in (204, 404):
+            raise Unavailable(f"The image service does not delete image {image_id} ({answer.status_code}).")

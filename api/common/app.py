@@ -170,9 +170,13 @@ class Api:
         if _NUL.search(data):
             raise BadRequest("Malformed request body: NUL characters can't be kept.")
         try:
-            return orjson.loads(data)
+            body = orjson.loads(data)
         except orjson.JSONDecodeError as error:
             raise BadRequest(f"Malformed request body: not JSON: {error}") from error
+        if body is None and not all(candidate.optional_body for candidate in candidates):
+            # null would pass for "no body", which no schema is asked about
+            raise BadRequest("Malformed request body: a JSON object is expected.")
+        return body
 
     def _render(self, call: Call, result: Any) -> webob.Response:
         if isinstance(result, webob.Response):

@@ -25,6 +25,7 @@ def make_api(services: VolumeServices) -> Api:
         versions=VERSIONS,
         fault_format=cinder_format,
         project_prefix=True,
+        strict_slash=True,
         request_id_headers=("x-openstack-request-id", "x-compute-request-id"),
     )
 

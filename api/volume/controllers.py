@@ -16,8 +16,9 @@ from api.volume.backends import (
 )
 from api.volume.backups import BackupsController
 from api.volume.extensions import ExtensionsController, ResourceFiltersController
+from api.volume.group_snapshots import GroupSnapshotsController
 from api.volume.group_types import GroupTypesController, GroupTypeSpecsController
-from api.volume.groups import GroupsController, GroupSnapshotsController
+from api.volume.groups import GroupsController
 from api.volume.manage import ManageSnapshotsController, ManageVolumesController, VolumeEncryptionController
 from api.volume.messages import MessagesController
 from api.volume.qos_specs import QosSpecsController

@@ -79,7 +79,8 @@ class Pool:
 class VolumeDriver(abc.ABC):
     """One backend. Errors: ``core.errors.DriverError``; Conflict for what its state forbids."""
 
-    vendor = "haneul"
+    vendor = "Open Source"
+    """as ``vendor_name`` shows it: what upstream's own drivers say, and volume types ask for"""
     protocol = ""
     """as ``storage_protocol`` shows it: file, iSCSI, nvme-tcp, ceph"""
 
