@@ -36,7 +36,7 @@ class Shape:
     hosts: int = 8
     database: str = "mariadb"
     messaging: str = "rabbit"
-    api_workers: int = 3
+    api_workers: int = 4
     cells: int = 1
 
 
@@ -247,6 +247,20 @@ class Deployment:
                 if processes.alive(pid):
                     found.setdefault(f"server/{kind}", pid)
         return found
+
+    def describe(self) -> str:
+        """One line: what runs here, for beside figures."""
+        from db.sessions import make_engine
+
+        shape = Shape(**self._record["shape"])
+        driver = ""
+        if "mariadb" in self._record["servers"]:
+            server: Any = servers.Server.from_dict(self._record["servers"]["mariadb"])
+            driver = f" ({make_engine(server.url()).dialect.driver})"
+        return (
+            f"{shape.hosts} simulated hosts, {shape.database}{driver}, {shape.messaging},"
+            f" Compute API in {shape.api_workers} processes, {shape.cells} cell(s)"
+        )
 
     def memory(self) -> dict[str, float]:
         """Proportional set size in MiB by role."""
