@@ -23,6 +23,7 @@ from lifecycle.host_network import Dhcp as DhcpPort
 from network.drivers.base import Applied
 from network.drivers.linux.bridges import Bridges
 from network.drivers.linux.daemons import Daemon, write
+from network.drivers.linux.dns_relay import ADDRESS, DnsRelay
 from network.drivers.linux.metadata import METADATA_IPV4, METADATA_IPV6, Metadata
 from network.drivers.linux.namespaces import Namespaces, configure, veth
 from network.drivers.linux.netlink import Links, alias_of, sysctl
@@ -64,6 +65,7 @@ class Dhcp:
         self._links: Links = bridges.links
         self._namespaces = namespaces
         self._metadata = metadata
+        self._relay = DnsRelay(self._settings.dns_servers, namespaces)
         self._legs: dict[str, str] = {}
         """network id → its DHCP port's id, where no other leg is left"""
 
@@ -71,9 +73,11 @@ class Dhcp:
         """:raises DriverError: dnsmasq is missing."""
         if shutil.which(self._settings.dnsmasq_command, path="/usr/local/sbin:/usr/sbin:/usr/bin") is None:
             raise DriverError("dnsmasq is not installed (Debian: apt-get install dnsmasq-base)")
+        self._relay.start()
 
     def close(self) -> None:
-        """Nothing: dnsmasq goes on serving."""
+        """dnsmasq goes on serving; what it can't answer waits for the next agent."""
+        self._relay.close()
 
     def apply(self, state: HostNetwork, changed: Changed, applied: Applied) -> None:
         touched = set(changed.networks)
@@ -117,6 +121,7 @@ class Dhcp:
         self._namespaces.call(name, lambda: sysctl(f"net/ipv6/conf/{device}/accept_ra", "0"))
         self._bridges.attach(outer_name(port.port_id), network)
         self._run_dnsmasq(network, port, ports)
+        self._relay.serve(name)
         self._metadata.serve_network(name, device, network.id, ports)
 
     def _remove_other_legs(self, network_id: str, port_id: str) -> None:
@@ -163,15 +168,8 @@ class Dhcp:
         ]
         if domain:
             lines += [f"domain={domain}", f"local=/{domain}/"]
-        lines += [
-            f"server={server}"
-            for server in dict.fromkeys(
-                [
-                    *(s for subnet in network.subnets for s in subnet.dns_nameservers),
-                    *self._settings.dns_servers,
-                ]
-            )
-        ]
+        if self._relay.servers:
+            lines.append("server={}#{}".format(*ADDRESS))
         lines += [
             line
             for subnet in network.subnets
@@ -191,6 +189,7 @@ class Dhcp:
             return
         self._daemon(network_id).end()
         self._metadata.forget(name)
+        self._relay.forget(name)
         for link in self._links.all():
             if link.is_ours(KIND, network_id):
                 self._links.delete(link.name)

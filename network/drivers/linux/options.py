@@ -47,7 +47,11 @@ OPTS = [
         "dns_domain", default="openstacklocal", help="Domain of guests whose network has none of its own."
     ),
     cfg.ListOpt(
-        "dns_servers", default=[], help="Where guests' questions go on to, if their subnet names no servers."
+        "dns_servers",
+        default=[],
+        sample_default=["192.0.2.53"],
+        help="Where this host takes guests' questions to that its DHCP servers can't answer: of guests whose subnet"
+        " names no servers. Empty: such guests resolve the names of their network only.",
     ),
     cfg.IntOpt("dhcp_lease_duration", default=86400, min=-1, help="Seconds; -1: for ever."),
     cfg.IntOpt("dhcp_lease_max", default=16777216, min=1, help="Leases per network on one host."),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import ipaddress
 import os
+import socket
+import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -171,6 +175,80 @@ def test_names_of_ports_resolve(underlay: lab.Underlay, tmp_path: Path) -> None:
     assert eventually(lambda: "10.0.0.11" in names(guest, "web.example.org"))
     assert "10.0.0.12" in names(guest, "host-10-0-0-12.example.org")
     assert "10.0.0.77" not in names(guest, "host-10-0-0-77.example.org")
+
+
+class Oracle:
+    """A DNS server on a host's loopback that knows one address for every name, over UDP and TCP."""
+
+    def __init__(self, host: lab.Host) -> None:
+        inside = lab.Inside(host.name)
+        self._udp = inside(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
+        self._udp.bind(("127.0.0.53", 53))
+        self._tcp = inside(socket.create_server, ("127.0.0.53", 53))
+        inside.close()
+        self.asked = 0
+        for target in (self._datagrams, self._streams):
+            threading.Thread(target=target, daemon=True).start()
+
+    def _answer(self, question: bytes) -> bytes:
+        self.asked += 1
+        end = question.index(b"\0", 12) + 5
+        found = question[end - 4 : end - 2] == b"\0\1"  # an A record was asked for
+        header = question[:2] + struct.pack("!HHHHH", 0x8180, 1, int(found), 0, 0)
+        record = b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 60, 4) + socket.inet_aton("192.0.2.99")
+        return header + question[12:end] + (record if found else b"")
+
+    def _datagrams(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                question, who = self._udp.recvfrom(4096)
+                if not question:
+                    return  # closed
+                self._udp.sendto(self._answer(question), who)
+
+    def _streams(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                peer, _address = self._tcp.accept()
+                with peer:
+                    question = peer.recv(4096)
+                    answer = self._answer(question[2:])
+                    peer.sendall(struct.pack("!H", len(answer)) + answer)
+
+    def close(self) -> None:
+        for each in (self._udp, self._tcp):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+
+def test_other_names_are_asked_of_the_operators_servers(underlay: lab.Underlay, tmp_path: Path) -> None:
+    network = served(make_network(1001, dns_domain="example.org."), make_subnet("10.0.0.0/24"))
+    # the first one does not answer
+    host = underlay.host("a", dns_servers=["127.0.0.54", "127.0.0.53"])
+    port = guest_port(network, 11, dns_name="web")
+    host.put(network, port, OPEN)
+    host.apply()
+    guest = underlay.guest(host, port, addresses=False)
+    configure(guest, lease(guest, tmp_path))
+    oracle = Oracle(host)
+    try:
+        assert eventually(lambda: "192.0.2.99" in names(guest, "example.com"), 15)
+        query = struct.pack("!HHHHHH", 7, 0x0100, 1, 0, 0, 0) + b"\3www\7example\3com\0" + b"\0\1\0\1"
+        with guest.connect("10.0.0.2", 53) as stream:
+            stream.settimeout(10)
+            stream.sendall(struct.pack("!H", len(query)) + query)
+            assert socket.inet_aton("192.0.2.99") in stream.recv(4096)
+        asked = oracle.asked
+        assert "10.0.0.11" in names(guest, "web.example.org")
+        assert oracle.asked == asked
+        # an agent that starts again carries on
+        host.stop()
+        host.start()
+        host.apply()
+        assert eventually(lambda: "192.0.2.99" in names(guest, "again.example.com"), 15)
+    finally:
+        oracle.close()
 
 
 @pytest.mark.skipif(not Path("/proc/sys/net/ipv6").exists(), reason="the kernel has no IPv6")
