@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -20,7 +19,10 @@ _SLICE = 5000
 
 def rows_of(connection: sa.Connection, statement: sa.Select[Any]) -> list[dict[str, Any]]:
     """All rows."""
-    return [dict(row) for row in connection.execute(statement).mappings()]
+    result = connection.execute(statement)
+    # as mappings() would, for a fifth of the price: a host has thousands of rows
+    keys = tuple(result.keys())
+    return [dict(zip(keys, row, strict=True)) for row in result.all()]
 
 
 def select_in(
@@ -45,7 +47,7 @@ def addresses_of(connection: sa.Connection, port_ids: Collection[str]) -> dict[s
             Address(
                 row["ip_address"],
                 row["subnet_id"],
-                ipaddress.ip_network(row["cidr"]).prefixlen,
+                int(row["cidr"].rpartition("/")[2]),
                 row["gateway_ip"],
             )
         )

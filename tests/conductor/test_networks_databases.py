@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -203,5 +204,23 @@ def test_two_conductors_of_a_cell(database_url: str) -> None:
         plane.conductors.pop(0).stop()
         later = plane.bound(network, "h2")["id"]
         plane.wait_active(later)
+    finally:
+        plane.stop()
+
+
+def test_over_a_broker(tmp_path: Path, rabbitmq_url: str) -> None:
+    """Rings fan out to all conductors, and each agent hears its own."""
+    plane = Plane(f"sqlite:///{tmp_path}/global.sqlite", "h1", "h2", transport=rabbitmq_url)
+    plane.conductors.append(Conductor(plane))
+    try:
+        network = plane.api.network()["id"]
+        plane.api.subnet(network)
+        ports = [plane.bound(network, host)["id"] for host in ("h1", "h2")]
+        plane.wait_active(*ports)
+        assert [set(plane.hosts[host].driver.ports) for host in ("h1", "h2")] == [{each} for each in ports]
+        trace = plane.api.get(f"/ports/{ports[0]}/trace", as_=ADMIN)["trace"]
+        assert trace["hops"][0]["ok"]
+        plane.api.delete(f"/ports/{ports[0]}")
+        wait_for(lambda: not plane.hosts["h1"].driver.ports, "unplugged")
     finally:
         plane.stop()
