@@ -23,16 +23,17 @@ import oslo_messaging
 from oslo_config import cfg
 from oslo_db import exception as db_exc
 
+from conductor import host_networks
 from conductor.compute_events import PLUGGED, UNPLUGGED, ComputeEvents, Event
 from core.context import RequestContext
 from core.errors import HaneulError
 from core.messaging import Messaging
+from core.network_changes import NetworkChanges
 from core.pools import Periodic
-from db import dhcp_ports, host_networks, network_agents, network_changes, network_concerns, network_reports
+from db import dhcp_ports, network_agents, network_changes, network_concerns, network_reports
 from db import router_placement as placement
 from db.sessions import Database, Databases, retrying
 from lifecycle.host_network import Changed
-from lifecycle.network_changes import NetworkChanges
 from lifecycle.network_rpc import NETWORK_CHANGES_TOPIC, NetworkAgentClient, NetworkChangesClient
 
 LOG = logging.getLogger(__name__)

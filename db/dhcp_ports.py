@@ -20,8 +20,8 @@ from db import network_base as base
 from db import networks as db_networks
 from db import ports as db_ports
 from db import subnets as db_subnets
-from db.host_parts import rows_of, select_in
 from db.network_base import TABLES
+from db.rows import rows_of, select_in
 
 ports = TABLES["ports"]
 subnets = TABLES["subnets"]

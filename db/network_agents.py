@@ -11,8 +11,8 @@ from oslo_config import cfg
 from oslo_db import exception as db_exc
 
 from db import network_base as base
-from db.host_parts import select_in
 from db.network_base import TABLES
+from db.rows import select_in
 from db.types import now
 
 agents = TABLES["network_agents"]

@@ -18,8 +18,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from core.network_changes import NetworkChanges
 from db.global_schema import global_metadata
-from lifecycle.network_changes import NetworkChanges
 
 TABLES = global_metadata.tables
 ports = TABLES["ports"]

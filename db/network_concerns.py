@@ -12,12 +12,11 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
-from db.host_networks import PLUGGED, hosts_of
-from db.host_parts import select_in
+from core.network_changes import Changed, NetworkChanges
 from db.network_base import TABLES
+from db.network_hosts import PLUGGED, hosts_of
 from db.routing import GATEWAY, INTERFACE
-from lifecycle.host_network import Changed
-from lifecycle.network_changes import NetworkChanges
+from db.rows import select_in
 
 ports = TABLES["ports"]
 bindings = TABLES["port_bindings"]

@@ -12,9 +12,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from db.host_parts import select_in
 from db.network_base import TABLES
 from db.routing import GATEWAY, INTERFACE
+from db.rows import select_in
 from db.types import now
 
 ports = TABLES["ports"]

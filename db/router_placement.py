@@ -14,9 +14,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from db import network_agents, network_changes
-from db.host_parts import rows_of, select_in
 from db.network_base import TABLES
 from db.routing import interfaces, routers
+from db.rows import rows_of, select_in
 
 networks = TABLES["networks"]
 

@@ -15,6 +15,28 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
+from core.network_changes import KINDS, Changed
+
+__all__ = [
+    "KINDS",
+    "Address",
+    "Bandwidth",
+    "Changed",
+    "Dhcp",
+    "FloatingIp",
+    "HostNetwork",
+    "Network",
+    "Port",
+    "PortForwarding",
+    "Router",
+    "RouterPort",
+    "Rule",
+    "SecurityGroup",
+    "Subnet",
+    "legs_of",
+    "tap_name",
+]
+
 
 def tap_name(port_id: str) -> str:
     """The name of a server's tap device on its host, as upstream makes it (15 characters at most)."""
@@ -275,39 +297,6 @@ def _each(kind: Any, values: Iterable[Any]) -> Any:
     return tuple(kind.from_dict(value) if isinstance(value, Mapping) else value for value in values)
 
 
-@dataclasses.dataclass
-class Changed:
-    """Ids of what may have changed, by kind. ``everything``: compare all, remove what is strange."""
-
-    networks: set[str] = dataclasses.field(default_factory=set)
-    ports: set[str] = dataclasses.field(default_factory=set)
-    groups: set[str] = dataclasses.field(default_factory=set)
-    routers: set[str] = dataclasses.field(default_factory=set)
-    everything: bool = False
-
-    def __bool__(self) -> bool:
-        return bool(self.everything or self.networks or self.ports or self.groups or self.routers)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Lists, as JSON has no sets."""
-        if self.everything:
-            return {"everything": True}
-        return {kind: sorted(getattr(self, kind)) for kind in KINDS if getattr(self, kind)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Changed:
-        return cls(
-            **{kind: set(data.get(kind) or ()) for kind in KINDS}, everything=bool(data.get("everything"))
-        )
-
-    def add(self, other: Changed) -> None:
-        """Both together."""
-        self.everything = self.everything or other.everything
-        for kind in KINDS:
-            getattr(self, kind).update(getattr(other, kind))
-
-
-KINDS = ("networks", "ports", "groups", "routers")
 _TYPES: dict[str, Any] = {"networks": Network, "ports": Port, "groups": SecurityGroup, "routers": Router}
 
 

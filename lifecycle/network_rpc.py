@@ -22,8 +22,8 @@ from typing import Any
 
 from core.context import admin_context
 from core.messaging import Messaging
+from core.network_changes import NetworkChanges
 from lifecycle.host_network import Changed, HostNetwork
-from lifecycle.network_changes import NetworkChanges
 from lifecycle.rpc import CONDUCTOR_TOPIC
 
 NETWORK_AGENT_TOPIC = "network"

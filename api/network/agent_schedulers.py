@@ -16,7 +16,7 @@ from api.network import common
 from api.network.agents import AgentsController
 from api.network.networks import NetworksController
 from api.network.routers import RoutersController
-from db import host_networks, network_agents
+from db import network_agents, network_hosts
 from db import network_base as base
 from db import networks as db_networks
 from db import routers as db_routers
@@ -44,7 +44,7 @@ class AgentSchedulersController(Controller):
         """List DHCP agents that serve a network: those of its hosts."""
         with self.services.databases.global_.read() as connection:
             network = base.find(connection, db_networks.MODEL, call.params["id"], common.viewer_of(call))
-            hosts = host_networks.hosts_of(connection, [network["id"]]).get(network["id"], ())
+            hosts = network_hosts.hosts_of(connection, [network["id"]]).get(network["id"], ())
             return self._agents(call, connection, network_agents.DHCP_AGENT, hosts)
 
     @operation("GET", "/routers/{id}/l3-agents", policy="get_l3-agents")
@@ -64,7 +64,7 @@ class AgentSchedulersController(Controller):
             agent = self._agent(call, connection, network_agents.DHCP_AGENT)
             rows: list[Row] = []
             if agent is not None:
-                on_host = db_networks.networks.c.id.in_(host_networks.network_ids_of(agent["host"]))
+                on_host = db_networks.networks.c.id.in_(network_hosts.network_ids_of(agent["host"]))
                 rows = base.page(connection, db_networks.MODEL, base.GOD, extra=[on_host])
             return {"networks": [views.view(call, row) for row in rows]}
 

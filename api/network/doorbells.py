@@ -15,11 +15,11 @@ from oslo_config import cfg
 
 from conductor.compute_events import CHANGED, ComputeEvents, Event
 from core.messaging import Messaging
+from core.network_changes import NetworkChanges
 from core.pools import Periodic
-from db.host_parts import select_in
 from db.network_base import TABLES
+from db.rows import select_in
 from db.sessions import Databases
-from lifecycle.network_changes import NetworkChanges
 from lifecycle.network_rpc import NetworkAgentClient, NetworkChangesClient
 
 _IDLE_S = 3600.0

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from conductor import host_networks
 from conductor.compute_events import ComputeEvents, Event
-from db import host_networks, network_agents, network_concerns, network_reports, router_placement
+from core.network_changes import NetworkChanges
+from db import network_agents, network_concerns, network_reports, router_placement
 from db.network_base import TABLES
 from db.sessions import Database, make_engine
 from db.types import now
 from lifecycle.host_network import Changed
-from lifecycle.network_changes import NetworkChanges
 from tests.api.network.conftest import ADMIN, MEMBER
 from tests.db.statements import statements
 from tests.network.plane import Compute, Plane, wait_for

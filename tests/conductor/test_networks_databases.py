@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from db import dhcp_ports, host_networks, network_agents, network_concerns, network_reports, router_placement
+from conductor import host_networks
+from core.network_changes import NetworkChanges
+from db import dhcp_ports, network_agents, network_concerns, network_reports, router_placement
 from db.network_base import TABLES
 from db.sessions import retrying
 from lifecycle.host_network import Changed
-from lifecycle.network_changes import NetworkChanges
 from tests.api.network.conftest import ADMIN, SERVICE
 from tests.network.plane import Conductor, Plane, wait_for
 

@@ -15,8 +15,8 @@ import webtest
 from api.network.app import make_app
 from api.network.services import NetworkServices
 from core import config
+from core.network_changes import NetworkChanges
 from db.global_schema import global_metadata
-from lifecycle.network_changes import NetworkChanges
 from tests.api.client import MEMBER as MEMBER
 from tests.api.client import OTHER as OTHER
 from tests.api.client import READER as READER

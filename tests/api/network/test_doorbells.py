@@ -10,9 +10,9 @@ import sqlalchemy as sa
 
 from api.network.app import make_api
 from api.network.services import NetworkServices
+from core.network_changes import NetworkChanges
 from db import network_agents
 from db.network_base import TABLES
-from lifecycle.network_changes import NetworkChanges
 from tests.api.network.conftest import ADMIN, SERVICE, Api
 
 QUIET = {

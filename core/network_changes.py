@@ -1,7 +1,9 @@
-"""What a commit of the Network API has changed, said so that conductors can find out whom it concerns.
+"""What has changed in networks, said in ids: to an agent about its host, and to conductors about a commit.
 
-Ids by kind, of what can be looked up; and for what is gone or has moved away, the
-hosts where it was. Plain data, like all that travels over RPC.
+``Changed`` is a part of one host's desired state (``lifecycle.host_network``). ``NetworkChanges`` is what
+a commit of the Network API has changed, so that conductors can find out whom it
+concerns: ids of what can be looked up; and for what is gone or has moved away, the hosts where it
+was. Plain data, like all that travels over RPC.
 """
 
 from __future__ import annotations
@@ -10,9 +12,42 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from lifecycle.host_network import Changed
+KINDS = ("networks", "ports", "groups", "routers")
 
-KINDS = (
+
+@dataclasses.dataclass
+class Changed:
+    """Ids of what may have changed, by kind. ``everything``: compare all, remove what is strange."""
+
+    networks: set[str] = dataclasses.field(default_factory=set)
+    ports: set[str] = dataclasses.field(default_factory=set)
+    groups: set[str] = dataclasses.field(default_factory=set)
+    routers: set[str] = dataclasses.field(default_factory=set)
+    everything: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.everything or self.networks or self.ports or self.groups or self.routers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Lists, as JSON has no sets."""
+        if self.everything:
+            return {"everything": True}
+        return {kind: sorted(getattr(self, kind)) for kind in KINDS if getattr(self, kind)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Changed:
+        return cls(
+            **{kind: set(data.get(kind) or ()) for kind in KINDS}, everything=bool(data.get("everything"))
+        )
+
+    def add(self, other: Changed) -> None:
+        """Both together."""
+        self.everything = self.everything or other.everything
+        for kind in KINDS:
+            getattr(self, kind).update(getattr(other, kind))
+
+
+CHANGE_KINDS = (
     "networks",
     "subnets",
     "ports",
@@ -58,7 +93,7 @@ class NetworkChanges:
     """ports that were made; stays in the process"""
 
     def __bool__(self) -> bool:
-        return bool(self.hosts) or any(getattr(self, kind) for kind in KINDS)
+        return bool(self.hosts) or any(getattr(self, kind) for kind in CHANGE_KINDS)
 
     def at(self, host: str) -> Changed:
         """What is gone from ``host``, to be added to."""
@@ -66,13 +101,15 @@ class NetworkChanges:
 
     def add(self, other: NetworkChanges) -> None:
         """Both together."""
-        for kind in (*KINDS, "servers", "shown", "created"):
+        for kind in (*CHANGE_KINDS, "servers", "shown", "created"):
             getattr(self, kind).update(getattr(other, kind))
         for host, changed in other.hosts.items():
             self.at(host).add(changed)
 
     def to_dict(self) -> dict[str, Any]:
-        result: dict[str, Any] = {kind: sorted(getattr(self, kind)) for kind in KINDS if getattr(self, kind)}
+        result: dict[str, Any] = {
+            kind: sorted(getattr(self, kind)) for kind in CHANGE_KINDS if getattr(self, kind)
+        }
         if self.hosts:
             result["hosts"] = {host: changed.to_dict() for host, changed in self.hosts.items()}
         return result
@@ -80,7 +117,7 @@ class NetworkChanges:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> NetworkChanges:
         made = cls()
-        for kind in KINDS:
+        for kind in CHANGE_KINDS:
             getattr(made, kind).update(data.get(kind) or ())
         for host, changed in (data.get("hosts") or {}).items():
             made.at(host).add(Changed.from_dict(changed))

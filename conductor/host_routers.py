@@ -1,4 +1,4 @@
-"""The routers of a host, as its agent needs to know them; see ``db.host_networks``."""
+"""The routers of a host, as its agent needs to know them; see ``conductor.host_networks``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from db.host_parts import addresses_of, bandwidths, rows_of, select_in
+from conductor.host_parts import addresses_of, bandwidths
 from db.network_base import TABLES
 from db.routing import GATEWAY, INTERFACE
+from db.rows import rows_of, select_in
 from lifecycle.host_network import Address, FloatingIp, PortForwarding, Router, RouterPort, legs_of
 
 ports = TABLES["ports"]

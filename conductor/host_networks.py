@@ -7,7 +7,7 @@ not on how much there is: a port among thousands is asked for alone.
 
 An agent is told about its own host only: a port that is not bound there, a network that
 is not on it, a router that lives elsewhere are not in the answer, whoever asks.
-Routers are in ``db.host_routers``.
+Routers are in ``conductor.host_routers``.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from db import host_routers
+from conductor import host_routers
+from conductor.host_parts import addresses_of, bandwidths
 from db import network_base as base
-from db.host_parts import addresses_of, bandwidths, rows_of, select_in
-from db.network_agents import L2_AGENT
 from db.network_base import TABLES
-from db.routing import GATEWAY, INTERFACE
+from db.network_hosts import PLUGGED, hosts_of, tunnel_addresses
+from db.rows import rows_of, select_in
 from lifecycle import host_network
 from lifecycle.host_network import Address, Bandwidth, Changed, Dhcp, HostNetwork, Network, Port, Subnet
 
@@ -39,9 +39,6 @@ agents = TABLES["network_agents"]
 routers = TABLES["routers"]
 
 DHCP_OWNER = "network:dhcp"
-
-PLUGGED = sa.and_(bindings.c.vif_type == "bridge", ports.c.device_owner.not_like("network:%"))
-"""Ports that an agent makes a device for: haneul's own (DHCP, routers) live in namespaces."""
 
 
 def state(connection: sa.Connection, host: str, changed: Changed) -> HostNetwork:
@@ -125,54 +122,10 @@ def _port(
 # -- networks ---------------------------------------------------------------------
 
 
-def hosts_of(connection: sa.Connection, network_ids: Collection[str]) -> dict[str, set[str]]:
-    """Where networks are: hosts with ports of theirs, and of routers that have a leg in them."""
-    result: dict[str, set[str]] = {}
-    plugged = (
-        sa.select(ports.c.network_id, bindings.c.host)
-        .join(bindings, bindings.c.port_id == ports.c.id)
-        .where(PLUGGED)
-        .distinct()
-    )
-    routed = (
-        sa.select(ports.c.network_id, routers.c.host)
-        .join(routers, routers.c.id == ports.c.device_id)
-        .where(ports.c.device_owner.in_([INTERFACE, GATEWAY]), routers.c.host != "")
-        .distinct()
-    )
-    for statement in (plugged, routed):
-        for row in select_in(connection, statement, ports.c.network_id, network_ids):
-            result.setdefault(row["network_id"], set()).add(row["host"])
-    return result
-
-
-def network_ids_of(host: str) -> sa.CompoundSelect[Any]:
-    """The ids of the networks that are on a host, as a statement."""
-    plugged = (
-        sa.select(ports.c.network_id)
-        .join(bindings, bindings.c.port_id == ports.c.id)
-        .where(bindings.c.host == host, PLUGGED)
-    )
-    routed = (
-        sa.select(ports.c.network_id)
-        .join(routers, routers.c.id == ports.c.device_id)
-        .where(ports.c.device_owner.in_([INTERFACE, GATEWAY]), routers.c.host == host)
-    )
-    return plugged.union(routed)
-
-
 def _on_host(connection: sa.Connection, host: str, network_ids: Collection[str]) -> dict[str, set[str]]:
     """Of these networks those on ``host``: id → all hosts that they are on."""
     found = hosts_of(connection, network_ids)
     return {network_id: hosts for network_id, hosts in found.items() if host in hosts}
-
-
-def tunnel_addresses(connection: sa.Connection, hosts: Collection[str]) -> dict[str, str]:
-    """host → the address under which its tunnels are reached, for hosts that have told one."""
-    statement = sa.select(agents.c.host, agents.c.configurations).where(agents.c.agent_type == L2_AGENT)
-    found = select_in(connection, statement, agents.c.host, hosts)
-    pairs = ((row["host"], row["configurations"].get("tunneling_ip")) for row in found)
-    return {host: address for host, address in pairs if address}
 
 
 def _networks(connection: sa.Connection, host: str, on_host: Mapping[str, set[str]]) -> dict[str, Network]:
