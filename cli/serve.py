@@ -39,6 +39,7 @@ ROLES = {
     "api-compute": "api.compute.app:make_role",
     "api-metadata": "api.metadata.app:make_role",
     "volume": "volume.service:make_role",
+    "novncproxy": "api.compute.console_proxy:make_role",
     "compute": "compute.service:make_role",
     "network": "network.service:make_role",
 }

@@ -28,8 +28,11 @@ PORTS = {
     "network_api": 9696,
     "metadata_api": 8775,
     "volume_api": 8776,
+    "vnc": 6080,
     "metrics": 9464,
 }
+# group → its options of address and port, where they are not "listen" and "port"
+PORT_OPTIONS = {"vnc": ("novncproxy_host", "novncproxy_port")}
 # (catalog name, type, group, path, what it is)
 CATALOG = (
     ("nova", "compute", "compute_api", "/v2.1", "Servers"),
@@ -137,7 +140,9 @@ def new_configuration(state: StateFolder, choices: Choices) -> configparser.RawC
     if address != choices.listen:
         sections["identity"]["url"] = auth_url
     for group, port in ports.items():
-        sections.setdefault(group, {"listen": choices.listen})["port"] = str(port)
+        listen, name = PORT_OPTIONS.get(group, ("listen", "port"))
+        sections.setdefault(group, {listen: choices.listen})[name] = str(port)
+    sections["vnc"]["novncproxy_base_url"] = f"http://{address}:{ports['vnc']}/vnc_lite.html"
     for name, values in sections.items():
         if name != "DEFAULT":
             config.add_section(name)
@@ -200,6 +205,11 @@ class Addresses:
 
     def value(self, group: str, name: str, default: str = "") -> str:
         return self._config.get(group, {}).get(name, default)
+
+    def listens(self, group: str) -> tuple[str, int]:
+        """The address and port that a service of this group listens on."""
+        listen, port = PORT_OPTIONS.get(group, ("listen", "port"))
+        return self.value(group, listen, "127.0.0.1"), int(self.value(group, port, str(PORTS[group])))
 
     @property
     def host(self) -> str:

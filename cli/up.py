@@ -204,12 +204,11 @@ class Bringing:
 
     def _check_ports(self) -> None:
         for group in settings.PORTS:
-            port = int(self.addresses.value(group, "port", str(settings.PORTS[group])))
-            host = self.addresses.value(group, "listen", "127.0.0.1")
+            host, port = self.addresses.listens(group)
             if not settings.port_is_free(host, port):
                 raise Unavailable(
                     f"port {port} of {group} is taken by another program: "
-                    f"end that, or change [{group}]port in {self.state.config_file}"
+                    f"end that, or change [{group}]{settings.PORT_OPTIONS.get(group, ('', 'port'))[1]} in {self.state.config_file}"
                 )
 
     def check_daemon(self) -> None:

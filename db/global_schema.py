@@ -266,4 +266,19 @@ decisions = sa.Table(
     **table_options(),
 )
 
+console_tokens = sa.Table(
+    "console_tokens",
+    global_metadata,
+    sa.Column(
+        "token_hash", sa.String(64), primary_key=True, comment="SHA-256: a copy of the table opens nothing"
+    ),
+    sa.Column("server_id", Uuid, nullable=False),
+    sa.Column("console_type", sa.String(32), nullable=False),
+    sa.Column("host", Name, nullable=False),
+    sa.Column("port", sa.Integer, nullable=False),
+    sa.Column("expires_at", Time, nullable=False),
+    sa.Index("ix_console_tokens_expires_at", "expires_at"),
+    **table_options(),
+)
+
 __all__ = ["global_metadata", "Json"]

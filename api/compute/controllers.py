@@ -6,6 +6,7 @@ from api.common.operations import Controller
 from api.compute.aggregates import AggregatesController
 from api.compute.availability_zones import AvailabilityZonesController
 from api.compute.console_auth_tokens import ConsoleAuthTokensController
+from api.compute.consoles import ConsolesController
 from api.compute.extensions import ExtensionsController
 from api.compute.external_events import ExternalEventsController
 from api.compute.flavor_access import FlavorAccessController
@@ -56,6 +57,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     MigrationsController,
     ExternalEventsController,
     ConsoleAuthTokensController,
+    ConsolesController,
     ExtensionsController,
     ImagesController,
     ImageMetadataController,

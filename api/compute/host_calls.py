@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import oslo_messaging
 
 from api.common.operations import Call
-from core.errors import Conflict, HaneulError, Unavailable
+from core.errors import BadRequest, Conflict, HaneulError, Unavailable
 from db.servers import Located
 from lifecycle.rpc import AgentClient
 
@@ -29,6 +29,12 @@ def diagnostics(call: Call, found: Located) -> dict[str, Any]:
     return _ask(call, found, lambda agent: agent.diagnostics(call.context, host, found.id))
 
 
+def vnc(call: Call, found: Located) -> dict[str, Any]:
+    """{"host", "port"} of the server's screen. :raises Conflict, BadRequest, Unavailable:"""
+    host = found.row["host"]
+    return _ask(call, found, lambda agent: agent.vnc(call.context, host, found.id))
+
+
 def _ask(call: Call, found: Located, question: Callable[[AgentClient], T]) -> T:
     agent = call.services.doorbells.agent(int(found.database.cell_id or 0))
     try:
@@ -42,7 +48,9 @@ def _ask(call: Call, found: Located, question: Callable[[AgentClient], T]) -> T:
 
 
 def _translated(found: Located, error: oslo_messaging.RemoteError) -> HaneulError:
-    if error.exc_type == "NotFound":
-        # it is being built, or was removed behind our back
+    if error.exc_type == "Unsupported":
+        return BadRequest(str(error.value), cause=error)
+    if error.exc_type in ("NotFound", "Conflict"):
+        # it is being built, does not run, or was removed behind our back
         return Conflict(f"Instance {found.id} is not ready", cause=error)
     return HaneulError("The host could not answer the question about the server.", cause=error)

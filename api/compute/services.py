@@ -6,10 +6,11 @@ from oslo_config import cfg
 
 from api.common.server import server_opts
 from api.common.services import ApiServices
-from api.compute import server_create
+from api.compute import consoles, server_create
 from api.compute.doorbells import Doorbells
 from api.compute.image_client import ImageClient
 from api.compute.policies import all_rules
+from core import config
 from db.quotas import Quotas
 from lifecycle.network_client import NetworkClient
 
@@ -38,6 +39,7 @@ class ComputeServices(ApiServices):
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         super().__init__(conf, GROUP, OPTS, all_rules())
+        config.register(conf, consoles.list_opts())
         self.quotas = Quotas(conf)
         self.doorbells = Doorbells(conf, self.databases)
         self.images = ImageClient(conf)

@@ -36,7 +36,7 @@ from oslo_log import log
 
 from compute.drivers import base
 from compute.drivers.base import GuestImage, GuestInfo, GuestSpec, HostInventory, PowerState
-from core.errors import DriverError, NotFound, Rebuildable
+from core.errors import DriverError, NotFound, Rebuildable, Unsupported
 
 LOG = log.getLogger(__name__)
 
@@ -405,7 +405,7 @@ class SimulatedDriver(base.ComputeDriver):
 
     def vnc(self, server_id: str) -> dict[str, Any]:
         self._known(server_id)
-        raise DriverError("A simulated guest has no screen")
+        raise Unsupported("Unavailable console type: a simulated guest has no screen.")
 
     def listen(self, listener: base.PowerListener) -> None:
         self._listeners.append(listener)

@@ -7,13 +7,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cli import cloud, packages
 from cli.state import StateFolder
+from tests.lab.websockets import WebSocketClient
 
 pytestmark = [
     pytest.mark.libvirt,
@@ -60,10 +63,26 @@ def state() -> Iterator[StateFolder]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def screen_of(connection: Any, server: Any) -> bytes:
+    """What the server's screen says first to a browser that opens the console."""
+    console = connection.compute.create_console(server, "novnc")
+    url = urllib.parse.urlsplit(console["url"])
+    (path,) = urllib.parse.parse_qs(url.query)["path"]
+    browser = WebSocketClient(url.netloc, f"/{path}")
+    try:
+        return browser.recv()
+    finally:
+        browser.close()
+
+
 def test_the_first_server_boots_outlives_down_and_goes_without_a_trace(state: StateFolder) -> None:
     done = haneul(state, "up", "--any-ports")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "GUEST-READY" in done.stdout
+
+    connection = cloud.connect(state)
+    (server,) = connection.compute.servers()
+    assert screen_of(connection, server).startswith(b"RFB 003.")
 
     down = haneul(state, "down")
     assert "1 guests run on" in down.stdout

@@ -287,7 +287,9 @@ class LibvirtDriver(ComputeDriver):
         graphics = xml.find("devices/graphics[@type='vnc']")
         if graphics is None or int(graphics.get("port", "-1")) < 0:
             raise Conflict(f"server {server_id} has no screen now")
-        return {"host": graphics.get("listen", "127.0.0.1"), "port": int(graphics.get("port"))}
+        listen = graphics.get("listen", "127.0.0.1")
+        host = self._conf.my_ip if listen in ("0.0.0.0", "::") else listen
+        return {"host": host, "port": int(graphics.get("port"))}
 
     # -- errors --------------------------------------------------------------
 

@@ -111,6 +111,12 @@ class FakeAgent:
             raise self.failure
         return self.console[-max_bytes:]
 
+    def vnc(self, context: Any, host: str, server_id: str) -> dict[str, Any]:
+        self.calls.append(("vnc", host, server_id))
+        if self.failure is not None:
+            raise self.failure
+        return {"host": "127.0.0.1", "port": 5901}
+
     def diagnostics(self, context: Any, host: str, server_id: str) -> dict[str, Any]:
         self.calls.append(("diagnostics", host, server_id))
         return {

@@ -91,11 +91,6 @@ def test_external_events(api: Api, services: ComputeServices) -> None:
     send({"name": "network-changed", "server_uuid": "x"}, status=400)
 
 
-def test_console_tokens_are_unknown(api: Api) -> None:
-    api.get(f"/os-console-auth-tokens/{SERVER}", as_=ADMIN, status=404)
-    api.get(f"/os-console-auth-tokens/{SERVER}", status=403)
-
-
 @pytest.mark.parametrize(
     "found", GoneController(None).operations(), ids=lambda found: f"{found.method} {found.path}"
 )

@@ -7,7 +7,7 @@ from alembic import op
 
 from db.types import Json, LongText, Time
 
-revision = "0001_6a236a42"
+revision = "0001_cdd056e0"
 down_revision = None
 branch_labels = None
 depends_on = None
@@ -165,6 +165,31 @@ def upgrade() -> None:
         mysql_collate="utf8mb4_bin",
         mysql_engine="InnoDB",
         if_not_exists=True,
+    )
+    op.create_table(
+        "console_tokens",
+        sa.Column(
+            "token_hash",
+            sa.String(length=64),
+            nullable=False,
+            comment="SHA-256: a copy of the table opens nothing",
+        ),
+        sa.Column("server_id", sa.String(length=36), nullable=False),
+        sa.Column("console_type", sa.String(length=32), nullable=False),
+        sa.Column("host", sa.String(length=255), nullable=False),
+        sa.Column("port", sa.Integer(), nullable=False),
+        sa.Column("expires_at", Time(), nullable=False),
+        sa.PrimaryKeyConstraint("token_hash", name=op.f("pk_console_tokens")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_console_tokens_expires_at", "console_tokens", ["expires_at"], unique=False, if_not_exists=True
     )
     op.create_table(
         "consumers",
