@@ -29,6 +29,7 @@ from oslo_config import cfg
 
 from core import clients
 from core import metadata as signing
+from core.errors import Unavailable
 from core.pools import Pool
 from lifecycle.host_network import Port, Router
 from network.drivers.linux.namespaces import Namespaces
@@ -240,7 +241,11 @@ class Metadata:
     ) -> tuple[int, dict[str, str], bytes]:
         """The service's answer: status, headers, body."""
         secret = self._conf[signing.GROUP].shared_secret
-        who = place.find(source) if secret else None
+        try:
+            who = place.find(source) if secret else None
+        except Unavailable as error:
+            LOG.warning("%s: %s", error.message, error.cause)
+            return 503, {}, b"503 Service Unavailable\n"
         if who is None:
             return 404, {}, b"404 Not Found\n"
         server_id, project_id = who
@@ -310,7 +315,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Asking:
-    """Who has an address, asked of the Network API and remembered for a short while."""
+    """Who has an address, asked of the Network API and remembered for a short while; its failures are not."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         self._conf = conf
@@ -319,6 +324,7 @@ class Asking:
         self._lock = threading.Lock()
 
     def who(self, network_id: str, address: str) -> Identity | None:
+        """:raises Unavailable: the Network API can't say."""
         key, now = (network_id, address), time.monotonic()
         with self._lock:
             known = self._known.get(key)
@@ -337,10 +343,13 @@ class Asking:
         query = {"network_id": network_id, "fixed_ips": f"ip_address={address}"}
         try:
             answer = self._adapter.get("/v2.0/ports", params=query, raise_exc=False)
-            ports = answer.json().get("ports", []) if answer.status_code == 200 else []
+            if answer.status_code != 200:
+                raise Unavailable(
+                    f"the network service could not say who has {address}", cause=answer.status_code
+                )
+            ports = answer.json().get("ports", [])
         except (keystone_exceptions.ClientException, ValueError) as error:
-            LOG.warning("the network service could not say who has %s: %s", address, error)
-            return None
+            raise Unavailable(f"the network service could not say who has {address}", cause=error) from error
         for port in ports:
             if port.get("device_id"):
                 return port["device_id"], port.get("project_id") or port.get("tenant_id") or ""

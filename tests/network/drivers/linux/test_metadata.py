@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import webtest
+from keystoneauth1.exceptions import ConnectFailure
 
 from api.common.server import ApiRole
 from api.compute.app import make_app as make_compute_app
@@ -54,9 +55,12 @@ class Adapter:
     def __init__(self, services: NetworkServices) -> None:
         self._app = webtest.TestApp(make_network_app(services.conf, services, authenticate))
         self.asked = 0
+        self.failure: Exception | None = None
 
     def get(self, path: str, *, params: dict[str, str], raise_exc: bool) -> Any:
         self.asked += 1
+        if self.failure is not None:
+            raise self.failure
         answer = self._app.get(path, params=params, headers={"X-Auth-Token": ADMIN}, expect_errors=True)
         return Answer(answer.status_code, answer.json)
 
@@ -306,15 +310,18 @@ def test_a_guest_that_only_knows_its_router_is_served_there(world: World) -> Non
     world.host.apply()
     guest = world.guest(port)
     guest.run("ip", "route", "add", "default", "via", "10.0.0.1")
+    world.adapter.failure = ConnectFailure("the network service is away")
+    assert fetch(guest)[0] == 503
+    world.adapter.failure = None
     assert who(guest) == server
     assert who(guest, X_Instance_ID=world.server("other")) == server
-    # remembered for a while
-    assert world.adapter.asked == 1
+    # the answer is remembered for a while, the failure was not
+    assert world.adapter.asked == 2
     # an address that nobody has
     guest.run("ip", "address", "add", "10.0.0.12/24", "dev", "eth0")
     guest.run("ip", "route", "replace", "default", "via", "10.0.0.1", "src", "10.0.0.12")
-    assert who(guest) is None
-    assert world.adapter.asked == 2
+    assert fetch(guest)[0] == 404
+    assert world.adapter.asked == 3
 
 
 def test_idle_connections_of_one_guest_do_not_keep_others_out(
