@@ -235,6 +235,8 @@ class VolumeAttachActionsController(Controller):
     def initialize_connection(self, call: Call) -> dict[str, Any]:
         """How a host reaches the volume."""
         connector = call.body["os-initialize_connection"]["connector"]
+        if not connector.get("host"):
+            raise BadRequest("Invalid connector: the host is missing.")
         with self.services.databases.global_.read() as connection:
             row = self._row(call, connection)
             facts = attachments_api.connection_facts(connection, row, {})
