@@ -59,7 +59,8 @@ def summary(connection: sa.Connection, conditions: Sequence[Condition]) -> tuple
 def metadata_values(connection: sa.Connection, conditions: Sequence[Condition]) -> dict[str, list[str]]:
     """{key: values} over all volumes that fit."""
     found: dict[str, list[str]] = {}
-    for (metadata,) in connection.execute(sa.select(volumes.c.metadata).where(*conditions)):
+    statement = sa.select(volumes.c.metadata).where(*conditions)
+    for (metadata,) in connection.execute(statement.order_by(volumes.c.created_at, volumes.c.id)):
         for key, value in metadata.items():
             values = found.setdefault(key, [])
             if value not in values:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from keystonemiddleware import auth_token
 from oslo_config import cfg
 
 from api.common.server import server_opts
+from api.common.services import ApiServices
 from api.compute.doorbells import Bell, Doorbells
 from api.compute.image_client import ImageClient
 from api.volume.policies import all_rules
-from core.policy import Policy
 from db import volume_quotas
-from db.sessions import Databases
 from db.volume_quotas import VolumeQuotas
 from lifecycle.volume_rpc import VolumeClient
 
@@ -62,23 +60,16 @@ class VolumeDoorbells(Doorbells):
         return Bell(f"ring-volume-{host}", lambda _items: self.volume().ring(host))
 
 
-class VolumeServices:
-    """Made once per process and shared by all request threads."""
+class VolumeServices(ApiServices):
+    """What all APIs have, and quotas, doorbells and the image service."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
-        conf.register_opts(OPTS, group=GROUP)
-        for group, options in auth_token.list_opts():
-            conf.register_opts(options, group=group)
-        self.conf = conf
-        self.options = conf[GROUP]
-        self.databases = Databases(conf)
+        super().__init__(conf, GROUP, OPTS, all_rules())
         self.quotas = VolumeQuotas(conf)
-        self.policy = Policy(conf, all_rules())
         self.doorbells = VolumeDoorbells(conf, self.databases)
         self.images = ImageClient(conf)
-        self.auth_uri = conf.keystone_authtoken.www_authenticate_uri or ""
 
     def close(self) -> None:
         """Stop the threads that ring, give the database connections back."""
         self.doorbells.close()
-        self.databases.dispose()
+        super().close()

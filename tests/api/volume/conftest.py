@@ -19,14 +19,14 @@ from core.context import RequestContext
 from core.errors import NotFound
 from db import volume_services
 from db.global_schema import global_metadata
-from db.sessions import OPTS, Databases
-from db.volume_base import Row, attachments, intents, snapshots, volumes
+from db.volume_base import Row, intents, snapshots, volumes
+from tests.api.client import MEMBER as MEMBER
+from tests.api.client import OTHER as OTHER
+from tests.api.client import READER as READER
+from tests.api.client import Client, configured, make_tables
 from tests.api.identity import authenticate
 
 ADMIN = "admin@p0"
-MEMBER = "member@p1"
-READER = "reader@p1"
-OTHER = "member@p2"
 SERVICE = "service@services"
 POOL = "h1@file#pool"
 IMAGE = "11111111-1111-1111-1111-111111111111"
@@ -120,30 +120,20 @@ class Doorbells:
         pass
 
 
-class Api:
-    """webtest with persona and microversion as keywords; and short ways to make things."""
+class Api(Client):
+    """The persona and the microversion as keywords, bodies as answers; and short ways to make things."""
+
+    prefix = "/v3"
 
     def __init__(self, app: webtest.TestApp, services: VolumeServices) -> None:
-        self.app = app
+        super().__init__(app)
         self.services = services
 
     def request(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        *,
-        as_: str = MEMBER,
-        version: str | None = None,
-        status: int | None = None,
+        self, method: str, path: str, body: Any = None, *, version: str | None = None, **options: Any
     ) -> webtest.TestResponse:
-        """``status`` None: any success. Paths are below /v3."""
-        headers = {"X-Auth-Token": as_}
-        if version:
-            headers["OpenStack-API-Version"] = f"volume {version}"
-        call = getattr(self.app, f"{method}_json" if body is not None else method)
-        arguments = {} if body is None else {"params": body}
-        return call(f"/v3{path}", headers=headers, status=status, **arguments)
+        headers = {"OpenStack-API-Version": f"volume {version}"} if version else {}
+        return self.call(method, path, body, headers=headers, **options)
 
     def get(self, path: str, **options: Any) -> Any:
         return self.request("get", path, **options).json
@@ -205,12 +195,8 @@ class Api:
 
 def make_services(url: str, **overrides: Any) -> VolumeServices:
     """The tables in the database at ``url``, the services over it, and one backend."""
-    conf = config.load()
-    conf.register_opts(OPTS, group="database")
-    config.override(conf, "database.connection", url)
-    databases = Databases(conf)
-    global_metadata.create_all(databases.global_.engine)
-    databases.dispose()
+    make_tables(url, global_metadata)
+    conf = configured(url)
     services = VolumeServices(conf)
     services.images = Images()  # type: ignore[assignment]
     services.doorbells = Doorbells()  # type: ignore[assignment]
@@ -236,6 +222,3 @@ def services(tmp_path: Path) -> Iterator[VolumeServices]:
 @pytest.fixture
 def api(services: VolumeServices) -> Api:
     return Api(webtest.TestApp(make_app(services.conf, services, authenticate)), services)
-
-
-__all__ = ["attachments"]
