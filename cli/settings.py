@@ -42,8 +42,9 @@ CATALOG = (
     ("cinder", "block-storage", "volume_api", "/v3", "Volumes"),
     ("cinderv3", "volumev3", "volume_api", "/v3", "Volumes"),
 )
-# the physical network that floating IPs are in, and this machine's address there: nobody's on the internet (RFC 5737)
-PUBLIC, PUBLIC_GATEWAY = "public", "203.0.113.1/24"
+# the physical network that floating IPs are in, and this machine's address there: private, and the range that
+# people know from OpenStack on one machine. The ranges for documentation (RFC 5737) are in use in some labs
+PUBLIC, PUBLIC_GATEWAY = "public", "172.24.4.1/24"
 SERVICE_USERS = ("nova", "glance", "placement", "cinder", "neutron", "ironic")
 
 

@@ -53,7 +53,7 @@ def test_the_network_agent_plays_or_is_real_as_the_hypervisor_is(tmp_path: Path)
     assert not simulated.has_section("network_linux")
     real = settings.new_configuration(StateFolder(tmp_path / "b"), settings.Choices(any_ports=True))
     assert real["network_agent"]["driver"] == "linux"
-    assert real["network_linux"]["host_gateways"] == "public:203.0.113.1/24"
+    assert real["network_linux"]["host_gateways"] == "public:172.24.4.1/24"
     played = settings.new_configuration(
         StateFolder(tmp_path / "c"), settings.Choices(network="simulated", any_ports=True)
     )
