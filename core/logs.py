@@ -69,3 +69,9 @@ def on_behalf_of(asker: Mapping[str, Any]) -> Iterator[None]:
     finally:
         if previous is not None:
             previous.update_store()
+
+
+def set_levels(levels: Mapping[str, str]) -> None:
+    """Set log levels by the loggers' names ("" is all of them)."""
+    for name, level in levels.items():
+        logging.getLogger(name or None).setLevel(level)

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from oslo_db import exception as db_exc
 
 from core.errors import NotFound
 from db.types import now
-from db.volume_base import Row, new_id, pools, services, volumes
+from db.volume_base import Row, messages, new_id, pools, services, volumes
 
 VOLUME, SCHEDULER, BACKUP = "cinder-volume", "cinder-scheduler", "cinder-backup"
 
@@ -53,17 +54,27 @@ def heartbeat(
     binary: str,
     zone: str,
     capabilities: Mapping[str, Any] | None = None,
-) -> None:
-    """A sign of life; the row is made when it is the first."""
+) -> dict[str, str]:
+    """A sign of life; the row is made when it is the first. Returns the log levels that were asked for."""
     moment = now()
     values: Row = {"last_seen_at": moment, "availability_zone": zone}
     if capabilities is not None:
         values["capabilities"] = dict(capabilities)
     here = sa.and_(services.c.host == host, services.c.binary == binary)
-    if connection.execute(services.update().where(here).values(**values)).rowcount:
-        return
-    row = {"uuid": new_id(), "host": host, "binary": binary, "created_at": moment, **values}
-    connection.execute(services.insert(), [row])
+    if not connection.execute(services.update().where(here).values(**values)).rowcount:
+        row = {"uuid": new_id(), "host": host, "binary": binary, "created_at": moment, **values}
+        try:
+            with connection.begin_nested():
+                connection.execute(services.insert(), [row])
+        except db_exc.DBDuplicateEntry:
+            # another process of this host was first: it has said the same
+            return {}
+    return dict(connection.execute(sa.select(services.c.log_levels).where(here)).scalar_one())
+
+
+def prune_messages(connection: sa.Connection) -> int:
+    """User messages are kept for a time only; how many went."""
+    return int(connection.execute(messages.delete().where(messages.c.expires_at < now())).rowcount)
 
 
 def report_pools(

@@ -19,7 +19,7 @@ from oslo_config import cfg
 
 from conductor.ends import message_of
 from conductor.hosts import Hosts
-from core import config, metrics
+from core import config, logs, metrics
 from core.context import RequestContext
 from core.messaging import Messaging
 from core.pools import Periodic
@@ -138,7 +138,8 @@ class SchedulerRole(Role):
         for cell in self._cells()[:1]:
             Hosts(self._conf, self.databases, cell).ensure_service(self._conf.host, "nova-scheduler")
         with self.databases.global_.write() as connection:
-            volume_services.heartbeat(connection, self._conf.host, volume_services.SCHEDULER, "nova")
+            levels = volume_services.heartbeat(connection, self._conf.host, volume_services.SCHEDULER, "nova")
+        logs.set_levels(levels)
         self.loader.prune()
 
     def _waiting(self, source: Database) -> list[Row]:

@@ -14,7 +14,7 @@ import oslo_messaging
 from oslo_config import cfg
 
 from conductor.direct_journal import DirectJournal
-from core import config
+from core import config, logs
 from core.context import RequestContext
 from core.messaging import Messaging
 from core.pools import Periodic, Pool
@@ -175,10 +175,12 @@ class VolumeRole(Role):
             "properties": {},
         }
         with self.databases.global_.write() as connection:
-            volume_services.heartbeat(
+            levels = volume_services.heartbeat(
                 connection, backend.host, volume_services.VOLUME, self._options.availability_zone, said
             )
             volume_services.report_pools(connection, backend.host, pools)
+            volume_services.prune_messages(connection)
+        logs.set_levels(levels)
 
 
 def pools_of(backend: Backend) -> dict[str, Row]:

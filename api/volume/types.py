@@ -106,19 +106,28 @@ class TypesController(Controller):
     def index(self, call: Call) -> dict[str, Any]:
         """List types."""
         found, where = common.page_of(call, SORT_KEYS), self._filters(call)
-        with self.services.databases.global_.write() as connection:
-            # the type of volumes that name none is there from the first look on
-            db_types.ensure_default(connection)
+        self._ensure_default()
+        with self.services.databases.global_.read() as connection:
             rows = db_types.list_(connection, where, found.sort, found.marker, found.limit, found.offset)
         result = {"volume_types": [view(call, row) for row in rows]}
         return common.with_links(call, result, "volume_type", "types", rows, found)
+
+    _has_default = False
+
+    def _ensure_default(self) -> None:
+        """The type of volumes that name none is there from the first look on; nobody can delete it."""
+        if not self._has_default:
+            with self.services.databases.global_.write() as connection:
+                db_types.ensure_default(connection)
+            self._has_default = True
 
     @operation("GET", "/types/{type_id}", policy=_POLICY + "get")
     def show(self, call: Call) -> dict[str, Any]:
         """Show a type; "default" is the project's default type."""
         from api.volume.volume_create import default_type
 
-        with self.services.databases.global_.write() as connection:
+        self._ensure_default()
+        with self.services.databases.global_.read() as connection:
             if call.params["type_id"] == "default":
                 row = default_type(call, connection)
             else:

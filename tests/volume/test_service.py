@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -158,3 +159,50 @@ def test_a_lease_that_ran_out_is_taken_again(cloud: Cloud, tmp_path: Path) -> No
     with cloud.services.databases.global_.read() as connection:
         assert connection.execute(volumes.select()).mappings().one()["status"] == "creating"
     other.databases.dispose()
+
+
+def test_groups_and_their_snapshots(cloud: Cloud) -> None:
+    v = {"version": "3.20"}
+    kind = cloud.api.post("/group_types", {"group_type": {"name": "g"}}, as_=ADMIN, **v)["group_type"]["id"]
+    type_ = cloud.api.get("/types")["volume_types"][0]["id"]
+    asked = {"group": {"group_type": kind, "volume_types": [type_], "name": "one"}}
+    group = cloud.api.post("/groups", asked, **v)["group"]["id"]
+
+    def has(path: str, status: str) -> None:
+        deadline = time.monotonic() + 30
+        while next(iter(cloud.api.get(path, **v).values()))["status"] != status:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    has(f"/groups/{group}", "available")
+    member = cloud.api.post("/volumes", {"volume": {"size": 1, "group_id": group}}, **v)["volume"]["id"]
+    cloud.wait(f"/volumes/{member}", available)
+    body = {"group_snapshot": {"group_id": group}}
+    taken = cloud.api.post("/group_snapshots", body, **v)["group_snapshot"]["id"]
+    has(f"/group_snapshots/{taken}", "available")
+    (snapshot,) = cloud.api.get("/snapshots/detail")["snapshots"]
+    assert snapshot["status"] == "available"
+    copy = {"create-from-src": {"name": "two", "group_snapshot_id": taken}}
+    second = cloud.api.post("/groups/action", copy, **v)["group"]["id"]
+    has(f"/groups/{second}", "available")
+    (made,) = (each for each in cloud.api.get("/volumes/detail")["volumes"] if each["id"] != member)
+    assert made["status"] == "available"
+    driver = cloud.role.backends[0].driver
+    volume = cloud.role.workers["w1@sim"].volume(made["id"])
+    assert driver.exists(volume)
+    cloud.api.post(f"/groups/{second}/action", {"delete": {"delete-volumes": True}}, status=202, **v)
+    cloud.gone(f"/volumes/{made['id']}")
+    assert not driver.exists(volume)
+    cloud.api.delete(f"/group_snapshots/{taken}", status=202, **v)
+    cloud.gone(f"/snapshots/{snapshot['id']}")
+
+
+def test_log_levels_reach_the_worker(cloud: Cloud) -> None:
+    body = {"binary": "cinder-volume", "prefix": "volume.test", "level": "debug"}
+    cloud.api.put("/os-services/set-log", body, as_=ADMIN, version="3.32", status=202)
+    cloud.role.heartbeat()
+    assert logging.getLogger("volume.test").level == logging.DEBUG
+    found = cloud.api.put("/os-services/get-log", {"prefix": "volume"}, as_=ADMIN, version="3.32")
+    levels = {each["host"]: each["levels"] for each in found["log_levels"]}
+    assert levels["w1@sim"] == {"volume.test": "DEBUG"}
+    logging.getLogger("volume.test").setLevel(logging.NOTSET)
