@@ -28,7 +28,14 @@ def server_opts(port: int) -> list[cfg.Opt]:
         cfg.HostAddressOpt("listen", default="127.0.0.1", help="Address to listen on."),
         cfg.PortOpt("port", default=port, help="Port to listen on."),
         cfg.IntOpt("threads", default=16, min=1, max=512, help="Threads that answer requests."),
-        cfg.IntOpt("workers", default=1, min=1, max=128, help="Processes that share the port."),
+        cfg.IntOpt(
+            "workers",
+            default=1,
+            min=1,
+            max=128,
+            help="More than 1: other processes that serve this API may listen on the same port "
+            "(SO_REUSEPORT); start as many.",
+        ),
         cfg.StrOpt("ssl_certificate", help="Certificate file, with the chain behind it: serve TLS."),
         cfg.StrOpt("ssl_key", help="The certificate's key file (default: it stands in the same file)."),
     ]
