@@ -2,7 +2,8 @@
 
 They outlive the agent, so that a restart of it costs no guest its lease. A daemon is
 known by its pid file *and* by its command line, which names a file of ours: a pid that
-was given to somebody else meanwhile is never signalled.
+was given to somebody else meanwhile is never signalled. One that was begun from another state
+folder (a cloud that was thrown away) is known by living in the namespace and by the same end of that file's name.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pathlib import Path
 from network.drivers.linux.namespaces import Namespaces
 
 _END_S = 3.0
+_TELLING_PARTS = 4
+"""of a file's path: network/dhcp/<network id>/conf"""
 
 
 def write(path: Path, text: str) -> bool:
@@ -44,10 +47,9 @@ class Daemon:
         """Its pid if it lives."""
         try:
             pid = int(self._pid_file.read_text())
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except (OSError, ValueError):
             return None
-        return pid if os.fsencode(self._config) in command else None
+        return pid if _names(pid, os.fsencode(self._config)) else None
 
     def ensure(self, arguments: Sequence[str], *, restart: bool, reload: bool) -> None:
         """Have it run: begun if it doesn't, begun anew with ``restart``, told to read again with ``reload``.
@@ -59,6 +61,7 @@ class Daemon:
             self.end()
             pid = None
         if pid is None:
+            self._end_of_others()
             self._pid_file.unlink(missing_ok=True)
             self._namespaces.run(self._namespace, arguments)
         elif reload:
@@ -68,12 +71,33 @@ class Daemon:
     def end(self) -> None:
         """Gone when this returns."""
         pid = self.pid()
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            deadline = time.monotonic() + _END_S
-            if pid is None or self.pid() != pid:
-                break
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-            while self.pid() == pid and time.monotonic() < deadline:
-                time.sleep(0.01)
+        if pid is not None:
+            _end(pid, os.fsencode(self._config))
+        self._end_of_others()
         self._pid_file.unlink(missing_ok=True)
+
+    def _end_of_others(self) -> None:
+        """Those in the namespace that name a file like ours: they hold the ports that ours needs."""
+        ending = os.fsencode("/" + "/".join(self._config.parts[-_TELLING_PARTS:]))
+        for pid in self._namespaces.pids(self._namespace):
+            _end(pid, ending)
+
+
+def _names(pid: int, ending: bytes) -> bool:
+    """Is there a process of this pid whose command line names a file that ends like this?"""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return any(argument.endswith(ending) for argument in command.split(b"\0"))
+
+
+def _end(pid: int, ending: bytes) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + _END_S
+        if not _names(pid, ending):
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        while _names(pid, ending) and time.monotonic() < deadline:
+            time.sleep(0.01)

@@ -53,6 +53,18 @@ class Namespaces:
             return {entry.name for entry in self._folder.iterdir() if entry.name.startswith(prefix)}
         return set()
 
+    def pids(self, name: str) -> list[int]:
+        """Processes that live in a namespace; [] if there is none."""
+        found = []
+        with contextlib.suppress(OSError):
+            wanted = self.path(name).stat()
+            for entry in Path("/proc").glob("[0-9]*/ns/net"):
+                with contextlib.suppress(OSError):
+                    here = entry.stat()
+                    if (here.st_dev, here.st_ino) == (wanted.st_dev, wanted.st_ino):
+                        found.append(int(entry.parts[2]))
+        return found
+
     def exists(self, name: str) -> bool:
         """There, and no file that a crash left before the namespace was bound to it."""
         try:

@@ -289,6 +289,33 @@ def test_dnsmasq_lives_on_when_the_agent_starts_again_and_is_mended(
     assert lease(guest, tmp_path)["ip"] == "10.0.0.11"
 
 
+def test_a_dnsmasq_of_another_state_folder_gives_way(underlay: lab.Underlay, tmp_path: Path) -> None:
+    """A cloud that was thrown away leaves its daemons; the next one on this host takes over."""
+    network = served(make_network(1001), make_subnet("10.0.0.0/24"))
+    host, port, guest = one(underlay, network)
+    first = dnsmasq_of(host, network)
+    host.stop()
+    (host.folder / "network").rename(host.folder / "thrown-away")
+    host.start()
+    host.apply()
+    second = dnsmasq_of(host, network)
+    assert second not in (None, first)
+    assert ended(first)
+    assert lease(guest, tmp_path)["ip"] == "10.0.0.11"
+    host.stop()
+    (host.folder / "network").rename(host.folder / "again")
+    host.start()
+    host.apply(host.drop(port, network))
+    host.apply()
+    assert ended(second)
+
+
+def ended(pid: int | None) -> bool:
+    """One that has ended may wait for its parent to look: it has no command line then."""
+    file = Path(f"/proc/{pid}/cmdline")
+    return not file.exists() or not file.read_bytes()
+
+
 def test_a_pid_that_is_somebody_elses_is_left_alone(underlay: lab.Underlay, tmp_path: Path) -> None:
     network = served(make_network(1001), make_subnet("10.0.0.0/24"))
     host, _port, guest = one(underlay, network)
@@ -316,7 +343,6 @@ def test_nothing_is_left_of_a_network_that_is_gone(underlay: lab.Underlay) -> No
     assert spaces.exists(namespace_of(network.id))
     host.apply(host.drop(port, network))
     assert not spaces.exists(namespace_of(network.id))
-    # one that has ended may wait for its parent to look: it has no command line then
-    assert not Path(f"/proc/{pid}").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes()
+    assert ended(pid)
     assert not (host.folder / "network" / "dhcp" / network.id).exists()
     assert "ns" not in {line[:2] for line in host.run("ls", "/sys/class/net").stdout.splitlines()}
