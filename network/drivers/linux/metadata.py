@@ -41,6 +41,7 @@ _THREADS = 32
 _PER_GUEST = 4
 """Connections of one guest at a time; cloud-init uses one."""
 _BODY_BYTES = 64 * 1024
+_DRAINED_BYTES = 1 << 20
 _PATIENCE_S = 10.0
 _REMEMBERED_S = 30.0
 _PASSED_ON = ("Accept", "Content-Type", "User-Agent")
@@ -283,6 +284,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _answer(self) -> None:
         length = self.headers.get("Content-Length") or "0"
         if not length.isdigit() or int(length) > _BODY_BYTES:
+            # a connection that is closed with unread bytes is reset, and the answer may be lost with it
+            self.rfile.read(min(int(length), _DRAINED_BYTES) if length.isdigit() else 0)
             self._send(413, {}, b"413 Too Large\n")
             return
         body = self.rfile.read(int(length))
