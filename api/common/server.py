@@ -20,6 +20,7 @@ from core.errors import Unavailable
 from lifecycle.roles import Role
 
 LOG = logging.getLogger(__name__)
+_KEPT_CONNECTIONS = 1000
 
 
 def server_opts(port: int) -> list[cfg.Opt]:
@@ -68,6 +69,8 @@ class ApiRole(Role):
             reuse_port=options.workers > 1,
         )
         self._server.max_request_body_size = 0
+        # cheroot's 10: the eleventh client would have to connect anew for every request
+        self._server.keep_alive_conn_limit = _KEPT_CONNECTIONS
         self._server.gateway = bodies.Gateway
         self._server.ConnectionClass = bodies.Connection
         if options.ssl_certificate:

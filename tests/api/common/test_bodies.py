@@ -124,3 +124,53 @@ def test_a_rest_that_is_too_long_ends_the_connection(
         )
         answer = connection.recv(65536)
     assert answer.startswith(b"HTTP/1.1 403") and b"Connection: close" in answer
+
+
+def who(environ: dict, start_response: Callable) -> list[bytes]:
+    """Answers with the worker's name; 204 without a body at /empty."""
+    if environ["PATH_INFO"] == "/empty":
+        start_response("204 No Content", [])
+        return []
+    name = threading.current_thread().name.encode()
+    start_response("200 OK", [("Content-Length", str(len(name)))])
+    return [name]
+
+
+def ask(connection: socket.socket, path: str = "/") -> bytes:
+    """One request on a connection that is kept; the answer as the first packet brings it."""
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    return connection.recv(65536)
+
+
+def test_an_answer_is_one_packet_and_an_empty_one_is_sent(serve: Callable[[wsgi.Server], int]) -> None:
+    port = serve(wsgi.Server(("127.0.0.1", 0), who))
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        head, _, body = ask(connection).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200") and b"Thread" in body
+        assert ask(connection, "/empty").startswith(b"HTTP/1.1 204")
+        assert ask(connection).startswith(b"HTTP/1.1 200")
+
+
+def test_who_asks_again_at_once_keeps_the_worker(
+    serve: Callable[[wsgi.Server], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "_LINGER_MS", 20_000)
+    port = serve(wsgi.Server(("127.0.0.1", 0), who, numthreads=4))
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        assert len({ask(connection).partition(b"\r\n\r\n")[2] for _ in range(20)}) == 1
+
+
+def test_clients_that_keep_their_connection_do_not_keep_others_out(
+    serve: Callable[[wsgi.Server], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "_LINGER_MS", 20_000)
+    server = wsgi.Server(("127.0.0.1", 0), who, numthreads=3, max=3)
+    server.keep_alive_conn_limit = 100
+    port = serve(server)
+    connections = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(12)]
+    try:
+        for _ in range(3):
+            assert all(ask(connection).startswith(b"HTTP/1.1 200") for connection in connections)
+    finally:
+        for connection in connections:
+            connection.close()
