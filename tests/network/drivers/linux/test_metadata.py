@@ -242,6 +242,8 @@ def test_paths_bodies_and_errors_pass(world: World, pair: tuple[list[str], list[
     assert fetch(guest, password, method="POST", body=b"again")[0] == 409
     assert world.compute.get(f"/servers/{servers[0]}/os-server-password").json == {"password": "c2VjcmV0"}
     assert fetch(guest, password, method="POST", body=b"x" * 70_000)[0] == 413
+    for length in ("9" * 5000, "\xb2", "-1", "x"):
+        assert fetch(guest, Content_Length=length)[0] == 413
     assert fetch(guest, "http://192.0.2.1/elsewhere")[0] == 400
 
 
