@@ -40,17 +40,20 @@ def _ask(call: Call, found: Located, question: Callable[[AgentClient], T]) -> T:
     try:
         return question(agent)
     except oslo_messaging.RemoteError as error:
-        raise _translated(found, error) from error
+        raise _translated(found, error, str(error.exc_type), str(error.value)) from error
+    except HaneulError as error:
+        # within one process what the host raised arrives as it is
+        raise _translated(found, error, type(error).__name__, error.message) from error
     except (oslo_messaging.MessagingTimeout, oslo_messaging.MessageDeliveryFailure) as error:
         raise Unavailable(
             "The host of the server does not answer now. Try again later.", cause=error
         ) from error
 
 
-def _translated(found: Located, error: oslo_messaging.RemoteError) -> HaneulError:
-    if error.exc_type == "Unsupported":
-        return BadRequest(str(error.value), cause=error)
-    if error.exc_type in ("NotFound", "Conflict"):
+def _translated(found: Located, error: Exception, kind: str, message: str) -> HaneulError:
+    if kind == "Unsupported":
+        return BadRequest(message, cause=error)
+    if kind in ("NotFound", "Conflict"):
         # it is being built, does not run, or was removed behind our back
         return Conflict(f"Instance {found.id} is not ready", cause=error)
     return HaneulError("The host could not answer the question about the server.", cause=error)

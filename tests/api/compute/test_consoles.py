@@ -17,6 +17,7 @@ import requests
 from api.compute.console_proxy import ConsoleProxy
 from api.compute.services import ComputeServices
 from core import config
+from core.errors import Conflict, Unsupported
 from db import console_tokens
 from tests.api.compute.conftest import ADMIN, OTHER, READER, Api
 from tests.api.compute.server_tools import boot, make_flavor, place
@@ -163,6 +164,8 @@ def test_who_may(api: Api, services: ComputeServices, server_id: str) -> None:
         (oslo_messaging.RemoteError("NotFound", "no guest"), 409),
         (oslo_messaging.RemoteError("Unsupported", "a simulated guest has no screen"), 400),
         (oslo_messaging.MessagingTimeout(), 503),
+        (Conflict("no screen now"), 409),
+        (Unsupported("a simulated guest has no screen"), 400),
     ],
 )
 def test_hosts_that_give_no_screen(
