@@ -18,7 +18,7 @@ from core.errors import BadRequest
 _SHOWN = 120
 
 
-def _is_uuid(text: str) -> bool:
+def is_uuid(text: str) -> bool:
     try:
         return str(uuid.UUID(text)) in (text.lower(), text.lower().replace("-", "")) or len(text) == 32
     except ValueError:
@@ -51,7 +51,7 @@ def _is_base64(text: str) -> bool:
 
 
 FORMATS = {
-    "uuid": _is_uuid,
+    "uuid": is_uuid,
     "ipv4": _is_ip(4),
     "ipv6": _is_ip(6),
     "ip": _is_ip(None),

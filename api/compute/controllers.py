@@ -20,13 +20,20 @@ from api.compute.instance_actions import InstanceActionsController
 from api.compute.keypairs import KeypairsController
 from api.compute.limits import LimitsController
 from api.compute.migrations import MigrationsController
+from api.compute.network_proxies import (
+    FloatingIpProxiesController,
+    NetworkProxiesController,
+    SecurityGroupProxiesController,
+)
 from api.compute.os_services import OsServicesController
 from api.compute.quota_class_sets import QuotaClassSetsController
 from api.compute.quota_sets import QuotaSetsController
 from api.compute.server_actions import ServerActionsController
 from api.compute.server_groups import ServerGroupsController
 from api.compute.server_images import ServerImagesController
+from api.compute.server_interfaces import ServerInterfacesController
 from api.compute.server_metadata import ServerMetadataController
+from api.compute.server_network_actions import ServerNetworkActionsController
 from api.compute.server_parts import ServerPartsController
 from api.compute.server_placement import ServerPlacementController
 from api.compute.server_tags import ServerTagsController
@@ -68,6 +75,11 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     ServerTagsController,
     InstanceActionsController,
     ServerPartsController,
+    ServerInterfacesController,
+    ServerNetworkActionsController,
+    NetworkProxiesController,
+    SecurityGroupProxiesController,
+    FloatingIpProxiesController,
     ServerPlacementController,
 )
 

@@ -1,15 +1,11 @@
-"""Calls that upstream took away for good: they answer 410 to whoever is known.
-
-And proxies that upstream still has at old microversions and haneul has not: 404,
-which clients take for "look elsewhere" (405 they do not understand).
-"""
+"""Calls that upstream took away for good: they answer 410 to whoever is known."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from api.common.operations import NO_POLICY, Call, Controller, Operation
-from core.errors import HaneulError, NotFound
+from core.errors import HaneulError
 
 _TABLE = """
 /os-agents                                          GET POST
@@ -47,13 +43,6 @@ _TABLE = """
 /servers/{server_id}/os-virtual-interfaces          GET
 """
 
-_ABSENT = """
-/os-networks                       GET
-/os-networks/{network_id}          GET
-/os-tenant-networks                GET
-/os-tenant-networks/{network_id}   GET
-"""
-
 
 class Gone(HaneulError):
     """The call was removed upstream."""
@@ -66,8 +55,7 @@ class GoneController(Controller):
     """One handler for all of them."""
 
     def operations(self) -> list[Operation]:
-        gone = self._table(_TABLE, 410, "Removed upstream.", self.gone)
-        return gone + self._table(_ABSENT, 404, "Ask the network API.", self.absent)
+        return self._table(_TABLE, 410, "Removed upstream.", self.gone)
 
     @staticmethod
     def _table(table: str, status: int, summary: str, handler: Callable[[Call], None]) -> list[Operation]:
@@ -84,10 +72,6 @@ class GoneController(Controller):
             for path, *methods in (line.split() for line in table.strip().splitlines())
             for method in methods
         ]
-
-    def absent(self, call: Call) -> None:
-        """Not served here."""
-        raise NotFound("The resource could not be found: ask the network API.")
 
     def gone(self, call: Call) -> None:
         """Say so."""

@@ -164,8 +164,8 @@ class Finder:
         :raises Conflict: there are several. :raises BadRequest: none can be made.
         """
         own, shared = together(
-            lambda: self._networks(project_id=self._project, shared=False, **self._up(allocate)),
-            lambda: self._networks(shared=True, **self._up(allocate)),
+            lambda: self.networks(project_id=self._project, shared=False, **self._up(allocate)),
+            lambda: self.networks(shared=True, **self._up(allocate)),
         )
         found = list({network["id"]: network for network in [*own, *shared]}.values())
         if len(found) > 1:
@@ -179,7 +179,7 @@ class Finder:
     def _up(allocate: bool) -> dict[str, Any]:
         return {"admin_state_up": True} if allocate else {}
 
-    def _networks(self, **query: Any) -> list[dict[str, Any]]:
+    def networks(self, **query: Any) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.get("/networks", fields=_NETWORK_FIELDS, **query)["networks"]
         return found
 
@@ -209,7 +209,7 @@ class Finder:
         network_ids = sorted({request["network_id"] for request in requests if request["network_id"]})
         port_ids = [request["port_id"] for request in requests if request["port_id"]]
         networks, ports = together(
-            lambda: self._networks(id=network_ids) if network_ids else [],
+            lambda: self.networks(id=network_ids) if network_ids else [],
             lambda: self.get("/ports", id=port_ids)["ports"] if port_ids else [],
         )
         missing = set(network_ids) - {network["id"] for network in networks}
@@ -220,7 +220,7 @@ class Finder:
         by_id = {port["id"]: port for port in ports}
         for request in requests:
             if request["fixed_ip"]:
-                self._check_free(request)
+                self.check_free(request)
         return [
             {**request, "network_id": self.check_port(request["port_id"], by_id)["network_id"]}
             if request["port_id"]
@@ -241,7 +241,7 @@ class Finder:
             raise BadRequest(f"Port {port_id} requires a FixedIP in order to be used.")
         return port
 
-    def _check_free(self, request: Request) -> None:
+    def check_free(self, request: Request) -> None:
         found = self.get(
             "/ports",
             network_id=request["network_id"],
@@ -273,6 +273,11 @@ class Finder:
         if left < minimum:
             raise OverQuota("Maximum number of ports exceeded")
         return min(left, maximum)
+
+    def group_id(self, name: str) -> str:
+        """The id of a security group given by name or id. :raises BadRequest, Conflict:"""
+        groups = self.get("/security-groups", fields=["id", "name"], project_id=self._project)
+        return self._group(groups["security_groups"], name)
 
     def group_ids(self, names: Sequence[str]) -> tuple[str, ...] | None:
         """Ids of security groups given by name or id; None: only the default one.

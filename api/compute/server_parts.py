@@ -53,24 +53,6 @@ class ServerPartsController(Controller):
             raise NotFound("Instance is not a member of specified network")
         return {label: found[label]}
 
-    @operation("GET", _SERVER + "/os-security-groups", policy="os_compute_api:os-security-groups:list")
-    def security_groups(self, call: Call) -> dict[str, Any]:
-        """Security groups of a server's ports; without ports there are none."""
-        server_access.find(call)
-        return {"security_groups": []}
-
-    @operation("GET", _SERVER + "/os-interface", policy="os_compute_api:os-attach-interfaces:list")
-    def interfaces(self, call: Call) -> dict[str, Any]:
-        """Ports of a server."""
-        server_access.find(call)
-        return {"interfaceAttachments": []}
-
-    @operation("GET", _SERVER + "/os-interface/{port_id}", policy="os_compute_api:os-attach-interfaces:show")
-    def interface(self, call: Call) -> dict[str, Any]:
-        """One port of a server."""
-        found = server_access.find(call)
-        raise NotFound(f"Instance {found.id} does not have port with id {call.params['port_id']}")
-
     @operation(
         "GET", _SERVER + "/os-volume_attachments", policy="os_compute_api:os-volumes-attachments:index"
     )

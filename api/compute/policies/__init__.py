@@ -8,6 +8,7 @@ from api.compute.policies import (
     flavors,
     hosts,
     keypairs,
+    networks,
     quotas,
     records,
     server_groups,
@@ -16,7 +17,7 @@ from api.compute.policies import (
 )
 from core.policy import BASE_RULES
 
-MODULES = (flavors, keypairs, quotas, hosts, server_groups, records, servers, server_parts)
+MODULES = (flavors, keypairs, quotas, hosts, server_groups, records, servers, server_parts, networks)
 
 
 def all_rules() -> list[oslo_policy.RuleDefault]:

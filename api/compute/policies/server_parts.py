@@ -30,6 +30,12 @@ _ACTIONS = [
     rule("os-lock-server:unlock", PROJECT_MEMBER_OR_ADMIN, "Unlock a server.", _ACTION),
     rule("os-lock-server:unlock:unlock_override", ADMIN, "Unlock what an administrator locked.", _ACTION),
     rule("os-admin-actions:reset_state", ADMIN, "Declare a server active or in error.", _ACTION),
+    rule("os-security-groups:add", PROJECT_MEMBER_OR_ADMIN, "Add a security group to a server.", _ACTION),
+    rule("os-security-groups:remove", PROJECT_MEMBER_OR_ADMIN, "Take one from a server.", _ACTION),
+    rule("os-multinic:add", PROJECT_MEMBER_OR_ADMIN, "Give a server one address more.", _ACTION),
+    rule("os-multinic:remove", PROJECT_MEMBER_OR_ADMIN, "Take an address from a server.", _ACTION),
+    rule("os-floating-ips:add", PROJECT_MEMBER_OR_ADMIN, "Lead a floating IP to a server.", _ACTION),
+    rule("os-floating-ips:remove", PROJECT_MEMBER_OR_ADMIN, "Lead it nowhere.", _ACTION),
     rule("os-console-output", PROJECT_MEMBER_OR_ADMIN, "Read a server's console log.", _ACTION),
 ]
 _METADATA = [
@@ -80,6 +86,18 @@ _PARTS = [
         _call("GET", "/os-security-groups"),
     ),
     rule("os-attach-interfaces:list", PROJECT_READER_OR_ADMIN, "List ports.", _call("GET", "/os-interface")),
+    rule(
+        "os-attach-interfaces:create",
+        PROJECT_MEMBER_OR_ADMIN,
+        "Attach a port.",
+        _call("POST", "/os-interface"),
+    ),
+    rule(
+        "os-attach-interfaces:delete",
+        PROJECT_MEMBER_OR_ADMIN,
+        "Detach a port.",
+        _call("DELETE", "/os-interface/{port_id}"),
+    ),
     rule(
         "os-attach-interfaces:show",
         PROJECT_READER_OR_ADMIN,
