@@ -106,16 +106,23 @@ class _Handler(websocketproxy.ProxyRequestHandler):
     def handle_upgrade(self) -> None:
         try:
             if not self._comes_from_us():
-                self.send_error(403, "Pages of this origin may not open consoles")
+                self._refuse(403, "Pages of this origin may not open consoles")
                 return
             query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
             self._screen = self.server.screens.connect(query.get("token", [""])[0])
         except HaneulError as error:
             LOG.info("no console for %s: %s", self.client_address[0], error.message)
-            self.send_error(error.http_status, error.message)
+            self._refuse(error.http_status, error.message)
             return
         with self._screen:
             super().handle_upgrade()
+
+    def _refuse(self, status: int, why: str) -> None:
+        """Without a body: a client of websockets would take it for a frame."""
+        self.send_response(status, why.encode("ascii", "replace").decode())
+        self.send_header("Content-Length", "0")
+        self.send_header("Connection", "close")
+        self.end_headers()
 
     def _comes_from_us(self) -> bool:
         """Browsers say whose page opens the websocket; other programs say nothing."""
