@@ -108,6 +108,9 @@ class View:
         """As show and detail give it. ``groups``: only where the call shows them (2.71)."""
         status = status_of(row["vm_state"], row["task_state"])
         result = self._always(row, status)
+        if groups_of_ports := security_groups(row):
+            # as upstream: without any there is no such key
+            result["security_groups"] = groups_of_ports
         if status in _WITH_PROGRESS:
             result["progress"] = row["progress"]
         if status in _WITH_FAULT and row["fault"]:
@@ -148,7 +151,6 @@ class View:
             "key_name": row["key_name"],
             "OS-SRV-USG:launched_at": common.micro(row["launched_at"]),
             "OS-SRV-USG:terminated_at": common.micro(row["terminated_at"]),
-            "security_groups": security_groups(row),
             "OS-EXT-STS:task_state": row["task_state"],
             "OS-EXT-STS:vm_state": row["vm_state"],
             "OS-EXT-STS:power_state": row["power_state"],

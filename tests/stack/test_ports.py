@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from db import cell_schema
 from lifecycle.host_network import tap_name
+from lifecycle.rpc import AgentClient
 from tests.crash.invariants import settle
 from tests.stack.cloud import CONTEXT, Cloud, wait_for
 from tests.stack.networks import NetworkPlane
@@ -138,3 +140,47 @@ def test_the_network_api_is_away_for_a_moment(cloud: Cloud, plane: NetworkPlane)
     cloud.delete(server_id)
     settle(cloud)
     assert plane.ports() == {}
+
+
+def test_what_the_network_api_tells_is_written_down(cloud: Cloud, plane: NetworkPlane) -> None:
+    server_id = cloud.create()
+    server = cloud.wait_state(server_id, "active")
+    agents, (first, second) = AgentClient(cloud.messaging), server["network_info"]
+    changed = {"name": "network-changed", "server_uuid": server_id, "tag": first["port_id"]}
+    plane.client.call("PUT", f"/networks/{plane.network['id']}", {"network": {"name": "renamed"}})
+    plane.client.call("PUT", f"/ports/{first['port_id']}", {"port": {"security_groups": []}})
+    agents.external_events(server["host"], [changed])
+
+    def nics() -> list[dict[str, Any]]:
+        return list(cloud.server(server_id)["network_info"])
+
+    wait_for(lambda: [nic["label"] for nic in nics()] == ["renamed"] * 2, "the new name is known")
+    assert [nic["security_groups"] for nic in nics()] == [[], ["default"]]
+    assert [(nic["tag"], nic["preserve_on_delete"]) for nic in nics()] == [("new", False), (None, True)]
+    # the event of a deletion is lost; the next look finds out
+    plane.client.call("DELETE", f"/ports/{second['port_id']}")
+    agents.external_events(server["host"], [changed])
+    wait_for(lambda: [nic["port_id"] for nic in nics()] == [first["port_id"]], "one port is left")
+    facts = agents.diagnostics(CONTEXT, server["host"], server_id)
+    wait_for(
+        lambda: agents.diagnostics(CONTEXT, server["host"], server_id)["num_nics"] == 1,
+        "the guest has lost its interface",
+        describe=lambda: facts,
+    )
+
+
+def test_a_look_at_all_ports_makes_up_for_lost_events(tmp_path: Path) -> None:
+    cloud = Cloud(tmp_path, ["h1"], vif_plugging_timeout=20, heal_instance_info_cache_interval=1)
+    plane = cloud.with_networks()
+    cloud.start()
+    try:
+        server_id = cloud.create()
+        cloud.wait_state(server_id, "active")
+        plane.client.call("PUT", f"/networks/{plane.network['id']}", {"network": {"name": "renamed"}})
+        wait_for(
+            lambda: {nic["label"] for nic in cloud.server(server_id)["network_info"]} == {"renamed"},
+            "the new name is known",
+            40,
+        )
+    finally:
+        cloud.stop()

@@ -255,6 +255,18 @@ def test_addresses_of_a_server(
     api.post(f"/servers/{server_id}/action", {"addFixedIp": {"networkId": "x"}}, version="2.44", status=404)
 
 
+def test_no_group_no_key(
+    api: Api, services: ComputeServices, server_id: str, plane: NetworkApi, network: dict[str, Any]
+) -> None:
+    path = f"/servers/{server_id}"
+    assert api.get(path).json["server"]["security_groups"] == [{"name": "default"}]
+    port = plane.port(network["id"], device_id=server_id)
+    write(services, server_id, [nic_of(port, security_groups=["web"]), nic_of(port, security_groups=["web"])])
+    assert api.get(path).json["server"]["security_groups"] == [{"name": "web"}]
+    write(services, server_id, [nic_of(port, security_groups=[])])
+    assert "security_groups" not in api.get(path).json["server"]
+
+
 def network_subnet(plane: NetworkApi, network: dict[str, Any]) -> str:
     return str(plane.get(f"/networks/{network['id']}")["network"]["subnets"][0])
 
