@@ -109,8 +109,11 @@ def ensure_networks(connection: Any, project_id: str) -> list[str]:
     return made
 
 
-def ensure_first_server(connection: Any) -> Any:
-    """The first server, made if there is none of that name; a failed one is replaced."""
+def ensure_first_server(connection: Any, *, networked: bool = False) -> Any:
+    """The first server, made if there is none of that name; a failed one is replaced.
+
+    ``networked``: in the private network, where an agent carries its packets.
+    """
     for server in list(connection.compute.servers(name=f"^{FIRST_SERVER}$")):
         if server.status != "ERROR":
             return server
@@ -118,6 +121,9 @@ def ensure_first_server(connection: Any) -> Any:
         connection.compute.wait_for_delete(server)
     flavor = connection.compute.find_flavor("m1.nano", ignore_missing=False)
     image = next(iter(connection.image.images(name=IMAGES[0])))
+    networks: Any = "none"
+    if networked and (private := connection.network.find_network(PRIVATE)) is not None:
+        networks = [{"uuid": private.id}]
     return connection.compute.create_server(
-        name=FIRST_SERVER, flavor_id=flavor.id, image_id=image.id, networks="none", config_drive=True
+        name=FIRST_SERVER, flavor_id=flavor.id, image_id=image.id, networks=networks, config_drive=True
     )

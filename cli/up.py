@@ -27,6 +27,7 @@ from core.errors import Unavailable
 
 # what `up` waits for may fail at first: it tries again
 WAITED_FOR = ("identity", "databases", "api-image", "api-compute", "api-network", "api-volume")
+SERVER = "openstack server create --flavor m1.nano --image tiny"
 EXAMPLES = """\
 examples:
   haneul up                                a cloud with real guests (libvirt, QEMU)
@@ -252,9 +253,14 @@ class Bringing:
             if what != "running":
                 self.progress.warn(f"{name}: {what}")
 
+    @property
+    def networked(self) -> bool:
+        """Does an agent carry packets here?"""
+        return self.state.read_json("run/roles.json").get("network") == "running"
+
     def first_server(self, connection: Any, real: bool) -> None:
         with self.progress.step(f"Server {seeds.FIRST_SERVER!r}") as say:
-            server = seeds.ensure_first_server(connection)
+            server = seeds.ensure_first_server(connection, networked=self.networked)
             cloud.wait_for_server(connection, server.id)
             say("ACTIVE")
         if not real:
@@ -273,10 +279,17 @@ class Bringing:
         say(f"The cloud is up ({self.progress.elapsed():.1f} s). Now type:")
         say()
         say(f"  export PATH={folder}:$PATH")
-        say(f"  eval $(haneul env{state})")
-        say("  openstack server list")
-        say("  openstack server create --flavor m1.nano --image tiny --nic none --wait second")
-        say("  openstack console log show first")
+        say(f"  eval $(haneul env{state} demo)")
+        if self.networked:
+            say("  openstack keypair create --private-key demo.key demo; chmod 600 demo.key")
+            say("  openstack security group rule create --protocol icmp default")
+            say("  openstack security group rule create --protocol tcp --dst-port 22 default")
+            say(f"  {SERVER} --network private --key-name demo --wait second")
+            say("  openstack floating ip create public")
+            say("  openstack server add floating ip second ADDRESS; ssh -i demo.key root@ADDRESS")
+        else:
+            say(f"  {SERVER} --nic none --wait second")
+        say("  openstack console log show second")
         say()
         say(f"haneul status, haneul logs -f, haneul down{state}: what runs, what it says, stop it.")
 
