@@ -108,7 +108,10 @@ class Dhcp:
         if port is None:
             raise DriverError("it has no DHCP port yet")
         name = namespace_of(network.id)
-        self._namespaces.ensure(name)
+        if self._namespaces.ensure(name):
+            # somebody took the namespace away: a daemon that was in it goes on there, heard by nobody
+            self._daemon(network.id).end()
+            self._metadata.forget(name)
         addresses = {f"{each.ip_address}/{each.prefix_length}" for each in port.addresses}
         with self._namespaces.links(name) as inside:
             device = inner_name(port.port_id)

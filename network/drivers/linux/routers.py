@@ -105,7 +105,10 @@ class Routers:
     def _route(self, state: HostNetwork, router: Router) -> None:
         name = namespace_of(router.id)
         if self._namespaces.ensure(name):
+            # somebody took the namespace away: what was in it goes on there, heard by nobody
             self._tables.pop(router.id, None)
+            self._daemon(router.id).end()
+            self._metadata.forget(name)
         # switched off it has its legs and passes nothing on
         self._namespaces.call(name, lambda: _forwarding(router.admin_state_up))
         gateway = leg_names(router.gateway.port_id, gateway=True)[1] if router.gateway else None
@@ -181,8 +184,7 @@ class Routers:
     def _advertise(self, state: HostNetwork, router: Router) -> None:
         """radvd on the legs whose subnets want it."""
         folder = self._folder / router.id
-        name = namespace_of(router.id)
-        daemon = Daemon(self._namespaces, name, folder / "radvd.conf", folder / "radvd.pid")
+        daemon = self._daemon(router.id)
         text = "".join(
             _radvd_section(leg_names(leg.port_id, gateway=False)[1], leg, state.networks[leg.network_id])
             for leg in router.interfaces
@@ -200,10 +202,14 @@ class Routers:
         ]  # fmt: skip
         daemon.ensure(arguments, restart=restart, reload=False)
 
+    def _daemon(self, router_id: str) -> Daemon:
+        folder = self._folder / router_id
+        return Daemon(self._namespaces, namespace_of(router_id), folder / "radvd.conf", folder / "radvd.pid")
+
     def _remove(self, router_id: str) -> None:
         name = namespace_of(router_id)
         folder = self._folder / router_id
-        Daemon(self._namespaces, name, folder / "radvd.conf", folder / "radvd.pid").end()
+        self._daemon(router_id).end()
         self._metadata.forget(name)
         self._tables.pop(router_id, None)
         for link in self._links.all():
