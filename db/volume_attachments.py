@@ -20,6 +20,8 @@ from db.volume_base import Row, attachments, find, new_id, update
 from db.volume_base import volumes as volumes_table
 
 _FREE = (AttachmentStatus.DETACHED,)
+_FOLLOWS = ("available", "reserved", "attaching", "in-use", "detaching", "error_attaching", "error_detaching")
+"""Statuses of volumes that say nothing but how they are attached."""
 
 
 def get(connection: sa.Connection, identifier: str) -> Row:
@@ -53,10 +55,12 @@ def reserve(
     may = (
         ("available", "downloading") if not volume["multiattach"] else ("available", "downloading", "in-use")
     )
-    if status not in may and not (same and status in ("in-use", "reserved", "attaching")):
+    # the status may have been reset by hand: what is attached counts, not what is shown
+    taken = bool(others) and not same and not volume["multiattach"]
+    if taken or (status not in may and not (same and status in ("in-use", "reserved", "attaching"))):
         raise BadRequest(
             f"Invalid volume: Volume {volume['id']} status must be {' or '.join(may)} to reserve, but it is"
-            f" {status}.",
+            f" {'attached' if taken else status}.",
             code="haneul.volume.status",
         )
     row: Row = {
@@ -96,8 +100,12 @@ def remove(connection: sa.Connection, volume: Mapping[str, Any], identifier: str
 
 
 def _follow(connection: sa.Connection, volume: Mapping[str, Any]) -> None:
-    left = [each["status"] for each in of_volume(connection, volume["id"])]
-    db_volumes.move(connection, volume, volume_status_of(left))
+    """The volume shows what its attachments say; while an intent runs on it, as soon as that has ended."""
+    status = volume_status_of(each["status"] for each in of_volume(connection, volume["id"]))
+    if volume["status"] in _FOLLOWS:
+        db_volumes.move(connection, volume, status)
+    else:
+        db_volumes.move(connection, volume, volume["status"], {"previous_status": status})
 
 
 def others_on_host(connection: sa.Connection, row: Mapping[str, Any]) -> bool:

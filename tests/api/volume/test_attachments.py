@@ -161,3 +161,25 @@ def test_the_older_actions(api: Api, unused: None) -> None:
     info = api.action(volume, "os-initialize_connection", {"connector": {"host": "c1"}})["connection_info"]
     assert info["driver_volume_type"] == "local" and info["data"]["access_mode"] == "rw"
     api.action(volume, "os-terminate_connection", {"connector": {"host": "c1"}}, status=202)
+
+
+def test_a_status_set_by_hand_lets_no_second_writer_in(api: Api) -> None:
+    volume = api.volume()["id"]
+    complete(api, attach(api, volume, connector={"host": "c1"})["id"])
+    api.action(volume, "os-reset_status", {"status": "available"}, as_=ADMIN, status=202)
+    body = {"attachment": {"volume_uuid": volume, "instance_uuid": OTHER_SERVER}}
+    api.refused("post", "/attachments", body, 400, version=V)
+    api.refused("delete", f"/volumes/{volume}", None, 400)
+    action = {"os-attach": {"instance_uuid": OTHER_SERVER, "mountpoint": "/dev/vdb"}}
+    api.refused("post", f"/volumes/{volume}/action", action, 400)
+    api.refused("post", f"/volumes/{volume}/action", {"os-force_delete": {}}, 400, as_=ADMIN)
+
+
+def test_detaching_while_something_runs_on_the_volume(api: Api, unused: None) -> None:
+    volume = api.volume()["id"]
+    made = attach(api, volume, connector={"host": "c1"})
+    complete(api, made["id"])
+    api.action(volume, "os-extend", {"new_size": 2}, version="3.42", status=202)
+    api.delete(f"/attachments/{made['id']}", version=V)
+    row = api.row(volume)
+    assert row["status"] == "extending" and row["previous_status"] == "available"
