@@ -44,11 +44,29 @@ def run(options: argparse.Namespace) -> int:
             raise Conflict(
                 f"{len(disks)} servers have disks in {state / 'instances'}: delete them first, or use --force"
             )
+        if (state / "libvirt").exists():
+            end_guests(state)
         if state.config_file.exists() and (said := data_plane.remove(state.config_file)):
             print(said)
         shutil.rmtree(state.path)
         print(f"removed {state.path}")
     return 0
+
+
+def end_guests(state: StateFolder) -> None:
+    """End every guest of the private libvirtd, and the daemon: without the state folder nothing could end them."""
+    import libvirt
+
+    from compute.drivers.libvirt import daemon
+
+    try:
+        connection = libvirt.open(daemon.private_uri(state.path))
+    except libvirt.libvirtError:
+        return  # it does not run: its guests ended with it, or it had none
+    for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+        domain.destroy()
+    connection.close()
+    stop_libvirt(state)
 
 
 def stop_libvirt(state: StateFolder) -> None:

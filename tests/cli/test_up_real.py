@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import libvirt
 import pytest
 
 from cli import cloud, packages
 from cli.state import StateFolder
+from compute.drivers.libvirt import daemon
 from tests.lab.websockets import WebSocketClient
 
 pytestmark = [
@@ -61,6 +63,25 @@ def state() -> Iterator[StateFolder]:
     yield state
     haneul(state, "down", "--forget", "--force")
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_forgetting_a_cloud_by_force_ends_its_guests(state: StateFolder) -> None:
+    daemon.ensure_libvirtd(state.path)
+    disk = state.folder("instances/some-server") / "config.iso"
+    disk.write_bytes(bytes(1 << 20))
+    connection = libvirt.open(daemon.private_uri(state.path))
+    connection.createXML(
+        "<domain type='qemu'><name>left</name><memory unit='MiB'>32</memory>"
+        "<os><type arch='x86_64'>hvm</type></os><devices><disk type='file' device='cdrom'>"
+        f"<source file='{disk}'/><target dev='hdc'/></disk></devices></domain>"
+    )
+    connection.close()
+    assert haneul(state, "down", "--forget").returncode == 1
+    assert [command for command in processes_of(state.path) if "qemu-system" in command]
+    done = haneul(state, "down", "--forget", "--force")
+    assert done.returncode == 0, done.stderr
+    assert not state.path.exists()
+    assert processes_of(state.path) == []
 
 
 def screen_of(connection: Any, server: Any) -> bytes:
