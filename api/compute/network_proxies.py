@@ -55,7 +55,7 @@ class NetworkProxiesController(_Proxy):
     @operation("GET", "/os-networks", policy="os_compute_api:os-networks:list", until=_LAST)
     def networks(self, call: Call) -> dict[str, Any]:
         """List networks."""
-        return {"networks": [_network(each) for each in self._visible(call)]}
+        return {"networks": [_network(each) for each in self.ask(call, "GET", "/networks")["networks"]]}
 
     @operation("GET", "/os-networks/{network_id}", policy="os_compute_api:os-networks:show", until=_LAST)
     def network(self, call: Call) -> dict[str, Any]:
@@ -213,7 +213,8 @@ class SecurityGroupProxiesController(_Proxy):
             made = self.ask(call, "POST", "/security-group-rules", {"security_group_rule": rule})
         except Conflict as error:
             raise BadRequest(error.message) from error
-        return {"security_group_rule": views.rule(made["security_group_rule"], group)}
+        of = self._one(call, remote) if remote else group
+        return {"security_group_rule": views.rule(made["security_group_rule"], of)}
 
     @operation(
         "DELETE",

@@ -6,6 +6,7 @@ looked at by its host's agent, which is told at once.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ from core.errors import BadRequest, Conflict, NotFound
 from db.servers import Located
 
 _PATH = "/servers/{server_id}/action"
+SEEN_S = 2.0
+_PAUSE_S = 0.03
 _IP = {"type": "string", "format": "ip"}
 
 
@@ -71,7 +74,7 @@ class ServerNetworkActionsController(Controller):
         for port in ports:
             if group_id not in port["security_groups"]:
                 self._change(call, port, {"security_groups": [*port["security_groups"], group_id]})
-        self._changed(found)
+        self._changed(call, found)
 
     @operation(
         "POST",
@@ -92,7 +95,7 @@ class ServerNetworkActionsController(Controller):
         for port in ports:
             left = [each for each in port["security_groups"] if each != group_id]
             self._change(call, port, {"security_groups": left})
-        self._changed(found)
+        self._changed(call, found)
 
     def _group_id(self, call: Call, name: str) -> str:
         try:
@@ -124,7 +127,7 @@ class ServerNetworkActionsController(Controller):
         taken = {fixed["subnet_id"] for fixed in ports[0]["fixed_ips"]}
         subnet_id = next((each["id"] for each in subnets if each["id"] in taken), subnets[0]["id"])
         self._change(call, ports[0], {"fixed_ips": [*ports[0]["fixed_ips"], {"subnet_id": subnet_id}]})
-        self._changed(found)
+        self._changed(call, found)
 
     @operation(
         "POST",
@@ -142,7 +145,7 @@ class ServerNetworkActionsController(Controller):
             left = [fixed for fixed in port["fixed_ips"] if fixed["ip_address"] != address]
             if len(left) < len(port["fixed_ips"]):
                 self._change(call, port, {"fixed_ips": left})
-                self._changed(found)
+                self._changed(call, found)
                 return
         raise BadRequest(f"Fixed IP {address} not found for instance {found.id}.")
 
@@ -176,7 +179,7 @@ class ServerNetworkActionsController(Controller):
             raise BadRequest("Specified fixed address not assigned to instance")
         port_id, address = chosen[0]
         self._associate(call, floating, {"port_id": port_id, "fixed_ip_address": address})
-        self._changed(found)
+        self._changed(call, found)
 
     @operation(
         "POST",
@@ -194,7 +197,7 @@ class ServerNetworkActionsController(Controller):
         if floating["port_id"] not in {nic["port_id"] for nic in found.row["network_info"]}:
             raise Conflict(f"Floating IP {address} is not associated with instance {found.id}.")
         self._associate(call, floating, {"port_id": None})
-        self._changed(found)
+        self._changed(call, found)
 
     def _floating_ip(self, call: Call, address: str) -> dict[str, Any]:
         found = Finder(call).get("/floatingips", floating_ip_address=address)["floatingips"]
@@ -203,9 +206,11 @@ class ServerNetworkActionsController(Controller):
         return dict(found[0])
 
     def _associate(self, call: Call, floating: Mapping[str, Any], values: dict[str, Any]) -> None:
-        self._service.call(
-            "PUT", f"/floatingips/{floating['id']}", {"floatingip": values}, token=call.context.auth_token
-        )
+        path, body = f"/floatingips/{floating['id']}", {"floatingip": values}
+        try:
+            self._service.call("PUT", path, body, token=call.context.auth_token)
+        except Conflict as error:
+            raise BadRequest(error.message) from error
 
     # -- ports -----------------------------------------------------------------
 
@@ -224,7 +229,14 @@ class ServerNetworkActionsController(Controller):
     def _change(self, call: Call, port: Mapping[str, Any], values: dict[str, Any]) -> None:
         self._service.call("PUT", f"/ports/{port['id']}", {"port": values})
 
-    def _changed(self, found: Located) -> None:
+    def _changed(self, call: Call, found: Located) -> None:
+        """Tell the host, and give it a moment: who asks next should see what was done."""
         event = {"name": "network-changed", "server_uuid": found.id, "status": "completed"}
-        if found.row["host"]:
-            self.services.doorbells.tell(int(found.database.cell_id or 0), found.row["host"], event)
+        if not found.row["host"]:
+            return
+        self.services.doorbells.tell(int(found.database.cell_id or 0), found.row["host"], event)
+        deadline = time.monotonic() + SEEN_S
+        while time.monotonic() < deadline:
+            if server_access.find(call).row["network_info"] != found.row["network_info"]:
+                return
+            time.sleep(_PAUSE_S)
