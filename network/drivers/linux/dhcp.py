@@ -86,9 +86,7 @@ class Dhcp:
             if port is not None:
                 touched.add(port.network_id)
         if changed.everything:
-            touched = set(state.networks) | {
-                name.removeprefix(PREFIX) for name in self._namespaces.names(PREFIX)
-            }
+            touched = set(state.networks) | self._namespaces.ours(PREFIX, self._links)
         elif changed.ports - state.ports.keys():
             # ports that are gone: of which network is not known any more; writing a file again that
             # is the same costs little

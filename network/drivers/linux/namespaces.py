@@ -14,13 +14,13 @@ import errno
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pyroute2.netlink.exceptions import NetlinkError
 
 from core.errors import DriverError
-from network.drivers.linux.netlink import Links
+from network.drivers.linux.netlink import Link, Links
 
 _CLONE_NEWNET = 0x40000000
 _MS_BIND, _MS_REC, _MS_SHARED = 4096, 16384, 1 << 20
@@ -64,6 +64,25 @@ class Namespaces:
                     if (here.st_dev, here.st_ino) == (wanted.st_dev, wanted.st_ino):
                         found.append(int(entry.parts[2]))
         return found
+
+    def ours(self, prefix: str, links: Links) -> set[str]:
+        """Of those that begin with ``prefix``: ids of the ones that no other network namespace's agent has wired.
+
+        Two agents on one machine (a lab's hosts) may keep their namespaces in the same folder.
+        """
+        here = {link.index: link for link in links.all()}
+        return {
+            name.removeprefix(prefix) for name in self.names(prefix) if not self._wired_elsewhere(name, here)
+        }
+
+    def _wired_elsewhere(self, name: str, here: Mapping[int, Link]) -> bool:
+        """Does a veth of the namespace end in a network namespace that is not this one?"""
+        if not self.exists(name):
+            return False
+        with self.links(name) as inside:
+            ends = [link for link in inside.all() if link.kind == "veth"]
+        # indexes alone may be the same by chance: both ends bear the same port's id (ns-ID and nsID)
+        return any(end.parent not in here or here[end.parent].name[2:] != end.name[3:] for end in ends)
 
     def exists(self, name: str) -> bool:
         """There, and no file that a crash left before the namespace was bound to it."""

@@ -82,7 +82,7 @@ class Routers:
             if changed.everything or legs & changed.networks:
                 touched.add(router.id)
         if changed.everything:
-            touched |= {name.removeprefix(PREFIX) for name in self._namespaces.names(PREFIX)}
+            touched |= self._namespaces.ours(PREFIX, self._links)
         for router_id in sorted(touched):
             self._apply_one(state, router_id, applied)
 

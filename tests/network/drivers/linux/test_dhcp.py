@@ -346,3 +346,23 @@ def test_nothing_is_left_of_a_network_that_is_gone(underlay: lab.Underlay) -> No
     assert ended(pid)
     assert not (host.folder / "network" / "dhcp" / network.id).exists()
     assert "ns" not in {line[:2] for line in host.run("ls", "/sys/class/net").stdout.splitlines()}
+
+
+def test_agents_that_share_the_folder_of_names_leave_each_others_namespaces(
+    underlay: lab.Underlay, tmp_path: Path
+) -> None:
+    """The full look of one host's agent once removed what another's had made."""
+    folder = str(tmp_path / "netns")
+    first, second = (underlay.host(hint, netns_folder=folder) for hint in ("a", "b"))
+    mine, other = (served(make_network(vni), make_subnet("10.0.0.0/24")) for vni in (1001, 1002))
+    for host, network in ((first, mine), (second, other)):
+        host.put(network, guest_port(network, 11), OPEN)
+        host.apply()
+    first.apply()
+    for host, network in ((first, mine), (second, other)):
+        assert host.driver is not None
+        assert host.driver.namespaces.exists(namespace_of(network.id))
+        assert dnsmasq_of(host, network)
+    first.apply(first.drop(mine, *first.state.ports.values()))
+    assert first.driver is not None
+    assert first.driver.namespaces.names("hdhcp-") == {namespace_of(other.id)}
