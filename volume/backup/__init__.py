@@ -1,0 +1,1 @@
+"""Backups of volumes: what is stored (``chunks``), and where (``targets``)."""
