@@ -23,6 +23,7 @@ def make_api(services: ComputeServices) -> Api:
         prefixes=(PREFIX, LEGACY),
         versions=VERSIONS,
         project_prefix=True,
+        strict_slash=True,
         request_id_headers=("x-openstack-request-id", "x-compute-request-id"),
     )
 

@@ -36,7 +36,8 @@ class HostsController(Controller):
         rows, _ = db_services.list_(self.services.databases)
         with self.services.databases.global_.read() as connection:
             zones = db_aggregates.zones(connection)
-        wanted_zone, wanted_service = call.first("zone"), call.first("service")
+        # empty: not asked for
+        wanted_zone, wanted_service = call.first("zone") or None, call.first("service") or None
         found = [
             {
                 "host_name": row["host"],

@@ -107,6 +107,8 @@ def options_of(call: Call) -> dict[str, str]:
         value = values[-1]
         if key == "status":
             value = ",".join(text for text in values if text and text != "None")
+        if key == "all_tenants" and not value:
+            value = "true"  # ?all_tenants
         if value in ("", "None"):
             continue
         found[_ALIASES.get(key, key)] = value

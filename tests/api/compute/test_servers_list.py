@@ -97,6 +97,7 @@ def test_filters_of_everyone(api: Api, three: dict[str, str], query: str, found:
         ("key_name=k", ["db-1"]),
         ("availability_zone=nova", ["db-1", "web-1"]),
         ("all_tenants=1", ["foreign", "new-1", "db-1", "web-1"]),
+        ("all_tenants=", ["foreign", "new-1", "db-1", "web-1"]),
         ("all_tenants=1&project_id=p2", ["foreign"]),
         ("tenant_id=p2", ["foreign"]),
         ("project_id=p2", ["new-1", "db-1", "web-1"]),
