@@ -113,3 +113,77 @@ def image_locations_table(metadata: sa.MetaData) -> sa.Table:
         sa.Index("ix_image_locations_status", "status", "lease_until"),
         **table_options(),
     )
+
+
+def metadef_namespaces_table(metadata: sa.MetaData) -> sa.Table:
+    """Metadata definitions live in namespaces, which can be renamed: others name them by ``id``."""
+    return sa.Table(
+        "metadef_namespaces",
+        metadata,
+        sa.Column("id", Uuid, primary_key=True),
+        sa.Column("namespace", sa.String(80), nullable=False),
+        sa.Column("display_name", sa.String(80)),
+        sa.Column("description", sa.Text),
+        sa.Column("visibility", sa.String(16), nullable=False),
+        sa.Column("protected", sa.Boolean, nullable=False, default=False),
+        sa.Column("owner", Name, nullable=False, comment="project id"),
+        sa.Column("created_at", Time, nullable=False, default=now),
+        sa.Column("updated_at", Time, nullable=False, default=now),
+        sa.UniqueConstraint("namespace"),
+        sa.Index("ix_metadef_namespaces_owner", "owner", "created_at"),
+        sa.Index("ix_metadef_namespaces_visibility", "visibility", "created_at"),
+        **table_options(),
+    )
+
+
+def metadef_items_table(metadata: sa.MetaData) -> sa.Table:
+    """What a namespace defines: objects, properties and tags. ``body``: all but the name and times."""
+    return sa.Table(
+        "metadef_items",
+        metadata,
+        sa.Column("id", Uuid, primary_key=True),
+        sa.Column(
+            "namespace_id", Uuid, sa.ForeignKey("metadef_namespaces.id", ondelete="CASCADE"), nullable=False
+        ),
+        sa.Column("kind", sa.String(16), nullable=False, comment="object, property, tag"),
+        sa.Column("name", Name, nullable=False),
+        sa.Column("body", Json, nullable=False, default=dict),
+        sa.Column("created_at", Time, nullable=False, default=now),
+        sa.Column("updated_at", Time, nullable=False, default=now),
+        sa.UniqueConstraint("namespace_id", "kind", "name"),
+        sa.Index("ix_metadef_items_created_at", "namespace_id", "kind", "created_at", "id"),
+        **table_options(),
+    )
+
+
+def metadef_resource_types_table(metadata: sa.MetaData) -> sa.Table:
+    """Resource types that somebody has named, the well-known ones among them once they are used."""
+    return sa.Table(
+        "metadef_resource_types",
+        metadata,
+        sa.Column("name", sa.String(80), primary_key=True),
+        sa.Column("created_at", Time, nullable=False, default=now),
+        sa.Column("updated_at", Time, nullable=False, default=now),
+        **table_options(),
+    )
+
+
+def metadef_associations_table(metadata: sa.MetaData) -> sa.Table:
+    """Which namespaces are meant for which resource types."""
+    return sa.Table(
+        "metadef_associations",
+        metadata,
+        sa.Column(
+            "namespace_id",
+            Uuid,
+            sa.ForeignKey("metadef_namespaces.id", ondelete="CASCADE"),
+            primary_key=True,
+        ),
+        sa.Column("name", sa.String(80), primary_key=True, comment="resource type"),
+        sa.Column("prefix", sa.String(80)),
+        sa.Column("properties_target", sa.String(80)),
+        sa.Column("created_at", Time, nullable=False, default=now),
+        sa.Column("updated_at", Time, nullable=False, default=now),
+        sa.Index("ix_metadef_associations_name", "name", "namespace_id"),
+        **table_options(),
+    )

@@ -10,6 +10,12 @@ from api.image.image_data import ImageDataController
 from api.image.images import ImagesController
 from api.image.info import InfoController
 from api.image.members import MembersController
+from api.image.metadef_items import (
+    MetadefObjectsController,
+    MetadefPropertiesController,
+    MetadefTagsController,
+)
+from api.image.metadef_namespaces import MetadefNamespacesController, MetadefResourceTypesController
 from api.image.schema_documents import SchemasController
 from api.image.services import ImageServices
 from api.image.tags import TagsController
@@ -24,6 +30,11 @@ CONTROLLERS: tuple[Any, ...] = (
     ActionsController,
     InfoController,
     SchemasController,
+    MetadefNamespacesController,
+    MetadefResourceTypesController,
+    MetadefObjectsController,
+    MetadefPropertiesController,
+    MetadefTagsController,
 )
 
 

@@ -1,6 +1,6 @@
 """Schemas of metadata definitions: namespaces, their properties, objects, tags and resource types.
 
-Only the schemas are here yet; clients ask for them when they start.
+Clients ask for them when they start; requests are checked against the same.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def _item(
 ) -> dict[str, Any]:
     found = {
         "name": name,
+        "type": "object",
         "properties": properties,
         "required": required,
         "additionalProperties": False,
@@ -125,6 +126,13 @@ OBJECT = _item(
 )
 PROPERTY = _item("property", _PROPERTY, ["type", "title", "name"], defined=True)
 TAG = _item("tag", {"name": _NAME, **_times("tag")}, ["name"])
+TAGS_REQUEST: dict[str, Any] = {
+    "type": "object",
+    "properties": {"tags": {"type": "array", "maxItems": 1000, "items": TAG}},
+    "required": ["tags"],
+    "additionalProperties": False,
+}
+"""What POST …/tags takes; upstream shows no schema of it."""
 RESOURCE_TYPE = _item(
     "resource_type_association",
     {

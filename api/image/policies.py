@@ -24,6 +24,11 @@ _SERVICE = f"rule:service_api or {ADMIN}"
 _IMAGE = "/v2/images/{image_id}"
 _MEMBERS = f"{_IMAGE}/members"
 
+_METADEFS = "/v2/metadefs/namespaces"
+_NAMESPACE = f"{_METADEFS}/{{namespace}}"
+_METADEF_ADMIN = "rule:metadef_admin"
+_METADEF_SEEN = f"{ADMIN} or (role:reader and (project_id:%(project_id)s or 'public':%(visibility)s))"
+
 
 def _rule(name: str, check: str, description: str, *operations: str) -> oslo_policy.DocumentedRuleDefault:
     described: list[oslo_policy.Operation] = []
@@ -57,6 +62,55 @@ RULES: list[oslo_policy.RuleDefault] = [
     _rule("reactivate", PROJECT_MEMBER_OR_ADMIN, "Reactivate.", f"POST {_IMAGE}/actions/reactivate"),
     _rule("stores_info_detail", ADMIN, "Describe stores.", "GET /v2/info/stores/detail"),
 ]
+
+
+def _metadef_rules() -> list[oslo_policy.RuleDefault]:
+    """Definitions are read with the namespace; all else is the administrator's."""
+    found: list[oslo_policy.RuleDefault] = [
+        oslo_policy.RuleDefault("metadef_default", "", "Not asked for any more; kept for policy files."),
+        oslo_policy.RuleDefault("metadef_admin", "role:admin", "Who may write metadata definitions."),
+        _rule("get_metadef_namespaces", PROJECT_READER_OR_ADMIN, "List namespaces.", f"GET {_METADEFS}"),
+        _rule(
+            "list_metadef_resource_types",
+            PROJECT_READER_OR_ADMIN,
+            "List resource types.",
+            "GET /v2/metadefs/resource_types",
+        ),
+    ]
+    for name, path in (
+        ("get_metadef_namespace", _NAMESPACE),
+        ("get_metadef_resource_type", f"{_NAMESPACE}/resource_types"),
+        ("get_metadef_objects", f"{_NAMESPACE}/objects"),
+        ("get_metadef_object", f"{_NAMESPACE}/objects/{{object_name}}"),
+        ("get_metadef_properties", f"{_NAMESPACE}/properties"),
+        ("get_metadef_property", f"{_NAMESPACE}/properties/{{property_name}}"),
+        ("get_metadef_tags", f"{_NAMESPACE}/tags"),
+        ("get_metadef_tag", f"{_NAMESPACE}/tags/{{tag_name}}"),
+    ):
+        found.append(_rule(name, _METADEF_SEEN, "Read metadata definitions.", f"GET {path}"))
+    for name, where in (
+        ("add_metadef_namespace", f"POST {_METADEFS}"),
+        ("modify_metadef_namespace", f"PUT {_NAMESPACE}"),
+        ("delete_metadef_namespace", f"DELETE {_NAMESPACE}"),
+        ("add_metadef_resource_type_association", f"POST {_NAMESPACE}/resource_types"),
+        ("remove_metadef_resource_type_association", f"DELETE {_NAMESPACE}/resource_types/{{name}}"),
+        ("add_metadef_object", f"POST {_NAMESPACE}/objects"),
+        ("modify_metadef_object", f"PUT {_NAMESPACE}/objects/{{object_name}}"),
+        ("delete_metadef_object", f"DELETE {_NAMESPACE}/objects/{{object_name}}"),
+        ("add_metadef_property", f"POST {_NAMESPACE}/properties"),
+        ("modify_metadef_property", f"PUT {_NAMESPACE}/properties/{{property_name}}"),
+        ("remove_metadef_property", f"DELETE {_NAMESPACE}/properties/{{property_name}}"),
+        ("add_metadef_tag", f"POST {_NAMESPACE}/tags/{{tag_name}}"),
+        ("add_metadef_tags", f"POST {_NAMESPACE}/tags"),
+        ("modify_metadef_tag", f"PUT {_NAMESPACE}/tags/{{tag_name}}"),
+        ("delete_metadef_tag", f"DELETE {_NAMESPACE}/tags/{{tag_name}}"),
+        ("delete_metadef_tags", f"DELETE {_NAMESPACE}/tags"),
+    ):
+        found.append(_rule(name, _METADEF_ADMIN, "Write metadata definitions.", where))
+    return found
+
+
+RULES += _metadef_rules()
 
 
 def list_rules() -> list[oslo_policy.RuleDefault]:

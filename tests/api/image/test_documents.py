@@ -80,7 +80,7 @@ def test_every_call_has_a_policy_and_every_body_a_schema(services: ImageServices
         else:
             assert found.policy in known, found.policy
         if found.method in ("POST", "PUT", "PATCH") and not found.path.endswith(
-            ("/file", "activate", "{tag_value}")
+            ("/file", "activate", "{tag_value}", "/tags/{tag_name}")
         ):
             assert found.body, found.name
 
@@ -128,7 +128,13 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     api = Api(webtest.TestApp(APP.target))
     image = api.image(data=b"0123456789", tags=["t"])
     api.post(f"/images/{image['id']}/members", {"member": "p2"})
-    yield {"image_id": image["id"], "member_id": "p2", "tag_value": "t", "store_id": "file"}
+    defined = {"namespace": "n", "tags": [{"name": "t"}], "objects": [{"name": "o"}]}
+    cpus = {"cpus": {"title": "CPUs", "type": "integer"}}
+    types = [{"name": "OS::Nova::Flavor"}]
+    body = {**defined, "properties": cpus, "resource_type_associations": types}
+    api.post("/metadefs/namespaces", body, as_="admin@p1", status=201)
+    metadefs = {"namespace": "n", "tag_name": "t", "object_name": "o", "property_name": "cpus"}
+    yield metadefs | {"image_id": image["id"], "member_id": "p2", "tag_value": "t", "store_id": "file"}
     services.close()
 
 

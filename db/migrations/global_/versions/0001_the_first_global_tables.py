@@ -7,7 +7,7 @@ from alembic import op
 
 from db.types import Json, LongText, Time
 
-revision = "0001_cdd056e0"
+revision = "0001_d8b35ab9"
 down_revision = None
 branch_labels = None
 depends_on = None
@@ -404,6 +404,55 @@ def upgrade() -> None:
         sa.Column("created_at", Time(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_keypairs")),
         sa.UniqueConstraint("user_id", "name", name=op.f("uq_keypairs_user_id_name")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_table(
+        "metadef_namespaces",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("namespace", sa.String(length=80), nullable=False),
+        sa.Column("display_name", sa.String(length=80), nullable=True),
+        sa.Column("description", sa.Text(), nullable=True),
+        sa.Column("visibility", sa.String(length=16), nullable=False),
+        sa.Column("protected", sa.Boolean(), nullable=False),
+        sa.Column("owner", sa.String(length=255), nullable=False, comment="project id"),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_metadef_namespaces")),
+        sa.UniqueConstraint("namespace", name=op.f("uq_metadef_namespaces_namespace")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_metadef_namespaces_owner",
+        "metadef_namespaces",
+        ["owner", "created_at"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_metadef_namespaces_visibility",
+        "metadef_namespaces",
+        ["visibility", "created_at"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_table(
+        "metadef_resource_types",
+        sa.Column("name", sa.String(length=80), nullable=False),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_metadef_resource_types")),
         mariadb_charset="utf8mb4",
         mariadb_collate="utf8mb4_bin",
         mariadb_engine="InnoDB",
@@ -1176,6 +1225,70 @@ def upgrade() -> None:
         mysql_charset="utf8mb4",
         mysql_collate="utf8mb4_bin",
         mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_table(
+        "metadef_associations",
+        sa.Column("namespace_id", sa.String(length=36), nullable=False),
+        sa.Column("name", sa.String(length=80), nullable=False, comment="resource type"),
+        sa.Column("prefix", sa.String(length=80), nullable=True),
+        sa.Column("properties_target", sa.String(length=80), nullable=True),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["namespace_id"],
+            ["metadef_namespaces.id"],
+            name=op.f("fk_metadef_associations_namespace_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("namespace_id", "name", name=op.f("pk_metadef_associations")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_metadef_associations_name",
+        "metadef_associations",
+        ["name", "namespace_id"],
+        unique=False,
+        if_not_exists=True,
+    )
+    op.create_table(
+        "metadef_items",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("namespace_id", sa.String(length=36), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False, comment="object, property, tag"),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("body", Json(), nullable=False),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["namespace_id"],
+            ["metadef_namespaces.id"],
+            name=op.f("fk_metadef_items_namespace_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_metadef_items")),
+        sa.UniqueConstraint(
+            "namespace_id", "kind", "name", name=op.f("uq_metadef_items_namespace_id_kind_name")
+        ),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_metadef_items_created_at",
+        "metadef_items",
+        ["namespace_id", "kind", "created_at", "id"],
+        unique=False,
         if_not_exists=True,
     )
     op.create_table(
