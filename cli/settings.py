@@ -9,6 +9,7 @@ from __future__ import annotations
 import configparser
 import dataclasses
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -167,16 +168,47 @@ def _network(choices: Choices, simulated_hosts: list[str]) -> dict[str, dict[str
 
 
 def write_configuration(state: StateFolder, choices: Choices) -> bool:
-    """Write haneul.conf unless there is one. True if it was written."""
+    """Write haneul.conf unless there is one. True if it was written.
+
+    An older one gets the sections of services that are newer than it; what stands there stays.
+    """
     if state.config_file.exists():
+        _add_newer(state, choices)
         return False
-    lines = ["# Written once by 'haneul up'; edit it as you like, then: haneul down; haneul up", ""]
     config = new_configuration(state, choices)
-    for name in ("DEFAULT", *config.sections()):
-        values = config.defaults() if name == "DEFAULT" else _own(config, name)
-        lines += [f"[{name}]", *(f"{key} = {value}" for key, value in values.items()), ""]
+    lines = ["# Written once by 'haneul up'; edit it as you like, then: haneul down; haneul up", ""]
+    lines += _lines(config, ("DEFAULT", *config.sections()))
     write_file(state.config_file, "\n".join(lines), 0o600)
     return True
+
+
+def _lines(config: configparser.RawConfigParser, names: Iterable[str]) -> list[str]:
+    lines = []
+    for name in names:
+        values = config.defaults() if name == "DEFAULT" else _own(config, name)
+        lines += [f"[{name}]", *(f"{key} = {value}" for key, value in values.items()), ""]
+    return lines
+
+
+def _add_newer(state: StateFolder, choices: Choices) -> None:
+    """Sections that a cloud of an older release does not have: ports and secrets of newer services."""
+    present = read(state.config_file)
+    hosts = [name for name in present.get("compute", {}).get("simulated_hosts", "").split(",") if name]
+    listen = present.get("identity", {}).get("listen", choices.listen)
+    driver = present.get("compute", {}).get("driver", choices.driver)
+    known = dataclasses.replace(choices, listen=listen, driver=driver, simulated_hosts=max(len(hosts), 1))
+    if set(PORTS) | {"metadata", "network_agent"} <= set(present):
+        return
+    config = new_configuration(state, known)
+    missing = [name for name in config.sections() if name not in present]
+    text = state.config_file.read_text().rstrip("\n")
+    lines = [
+        text,
+        "",
+        "# added by 'haneul up' for services that are newer than this file",
+        *_lines(config, missing),
+    ]
+    write_file(state.config_file, "\n".join(lines), 0o600)
 
 
 def _own(config: configparser.RawConfigParser, section: str) -> dict[str, str]:

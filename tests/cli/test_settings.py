@@ -30,6 +30,28 @@ def test_an_edited_configuration_is_kept(state: StateFolder) -> None:
     assert state.config_file.read_text() == edited
 
 
+def test_a_configuration_older_than_a_service_gets_its_section(state: StateFolder) -> None:
+    """A cloud of yesterday did not come up again: newer services had no port and no secret."""
+    settings.write_configuration(state, settings.Choices(driver="simulated", simulated_hosts=3))
+    old = settings.read(state.config_file)
+    newer = ("metadata", "metadata_proxy", "metadata_api", "volume_api", "network_agent")
+    kept = [name for name in old if name not in newer]
+    text = "".join(
+        f"[{name}]\n" + "".join(f"{key} = {value}\n" for key, value in old[name].items()) for name in kept
+    )
+    state.config_file.write_text(text)
+    assert not settings.write_configuration(state, settings.Choices())
+    now = settings.read(state.config_file)
+    assert set(now) == set(old)
+    assert now["metadata"] == old["metadata"], "the secret is the state folder's"
+    assert now["network_agent"]["simulated_hosts"] == "sim0001,sim0002,sim0003"
+    assert now["compute"] == old["compute"]
+    assert now["network_api"] == old["network_api"]
+    before = state.config_file.read_text()
+    settings.write_configuration(state, settings.Choices())
+    assert state.config_file.read_text() == before
+
+
 def test_the_configuration_is_private_and_read_by_oslo_config(state: StateFolder) -> None:
     settings.write_configuration(
         state, settings.Choices(driver="simulated", simulated_hosts=3, any_ports=True)

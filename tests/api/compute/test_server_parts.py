@@ -127,8 +127,9 @@ def test_small_resources(api: Api, services: ComputeServices) -> None:
     assert api.get(f"{path}/migrations", as_=ADMIN, version="2.23").json == {"migrations": []}
     api.get(f"{path}/migrations", version="2.23", status=403)
     api.get(f"{path}/migrations/1", as_=ADMIN, version="2.23", status=404)
-    console = {"remote_console": {"protocol": "vnc", "type": "novnc"}}
-    api.post(f"{path}/remote-consoles", console, version="2.6", status=400)
+    console = {"remote_console": {"protocol": "spice", "type": "spice-html5"}}
+    refused = api.post(f"{path}/remote-consoles", console, version="2.6", status=400).json
+    assert "spice" in refused["badRequest"]["message"]
     for below in ("ips", "os-interface", "os-volume_attachments", "os-server-password", "os-interface/x"):
         api.get(f"/servers/00000000-0000-0000-0000-000000000000/{below}", status=404)
 
