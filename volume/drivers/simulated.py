@@ -1,8 +1,8 @@
 """A backend that only remembers: for load and crash tests.
 
 With ``state_dir`` set, volumes and snapshots are also small files, so that what a killed worker has left is
-there when it starts again, and ``leftovers`` can count it. Content is a token that follows copies: a
-clone has its source's, a new volume has none, so tests can see what was copied from what.
+there when it starts again, and ``leftovers`` can count it. Content is a token, the first bytes of what was
+written, that follows copies: a clone has its source's, a new volume has none.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from core.errors import Conflict, DriverError
+from core.errors import BadRequest, Conflict, DriverError
 from volume.drivers.base import Location, Pool, Progress, Snapshot, Volume, VolumeDriver
 
 OPTS: list[cfg.Opt] = [
@@ -34,6 +34,9 @@ OPTS: list[cfg.Opt] = [
     ),
     cfg.FloatOpt("capacity_gib", default=1_000_000, min=1, help="driver=simulated: size of the pool."),
 ]
+_TOKEN = 256
+_FREE = "unmanaged-"
+"""what names of things begin with that were let go"""
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
@@ -141,7 +144,9 @@ class SimulatedDriver(VolumeDriver):
         self._before("write_image")
         size = path.stat().st_size
         progress(size)
-        self._put(volume.name, {"size": volume.size_gib, "content": f"image {path.name} {size}"})
+        with path.open("rb") as file:
+            content = file.read(_TOKEN).rstrip(b"\0").decode(errors="replace")
+        self._put(volume.name, {"size": volume.size_gib, "content": content})
         return {"name": volume.name}
 
     def delete(self, volume: Volume) -> None:
@@ -187,7 +192,7 @@ class SimulatedDriver(VolumeDriver):
             yield Path(file.name)
             if write and isinstance(volume, Volume):
                 file.seek(0)
-                content = file.read(256).rstrip(b"\0").decode(errors="replace")
+                content = file.read(_TOKEN).rstrip(b"\0").decode(errors="replace")
                 self._put(volume.name, {"size": volume.size_gib, "content": content})
 
     # -- hypervisors -----------------------------------------------------------------
@@ -203,6 +208,28 @@ class SimulatedDriver(VolumeDriver):
     def terminate_connection(self, volume: Volume, connector: Mapping[str, Any] | None) -> None:
         self._before("terminate_connection")
 
+    # -- what administrators do ------------------------------------------------------
+
+    def manageable_volumes(self) -> list[dict[str, Any]]:
+        return [
+            {"reference": {"source-name": name}, "size": each["size"], "safe_to_manage": True}
+            for name, each in sorted(self._things.items())
+            if name.startswith(_FREE)
+        ]
+
+    def manage(self, volume: Volume, reference: Mapping[str, Any]) -> tuple[Location, int]:
+        """What was let go before. :raises BadRequest: nothing of this name was."""
+        self._before("manage")
+        name = str(reference.get("source-name") or "")
+        if volume.name not in self._things:
+            if not name.startswith(_FREE) or name not in self._things:
+                raise BadRequest(f"There is no {name!r} to manage (source-name).")
+            self._put(volume.name, self._need(name))
+        self._remove(name)
+        return {"name": volume.name}, self._need(volume.name)["size"]
+
     def unmanage(self, volume: Volume) -> None:
         self._before("unmanage")
-        self._remove(volume.name)
+        if volume.name in self._things:
+            self._put(_FREE + volume.name, self._need(volume.name))
+            self._remove(volume.name)
