@@ -21,17 +21,23 @@ from db.types import now
 
 
 def begin(
-    connection: sa.Connection, image: Image, upload_id: str, store: str, name: str, lease_seconds: float
+    connection: sa.Connection,
+    image: Image,
+    upload_id: str,
+    store: str,
+    name: str,
+    lease_seconds: float,
+    status: str = "saving",
 ) -> None:
-    """queued → saving. :raises Conflict: the image is not queued (any more)."""
+    """queued → saving, or uploading if the data is to be staged. :raises Conflict: the image is not queued (any more)."""
     moment = now()
     changed = connection.execute(
         images.update()
         .where(images.c.id == image["id"], images.c.status == "queued", images.c.deleted.is_(False))
-        .values(status="saving", upload_id=upload_id, updated_at=moment, generation=images.c.generation + 1)
+        .values(status=status, upload_id=upload_id, updated_at=moment, generation=images.c.generation + 1)
     ).rowcount
     if not changed:
-        raise Conflict(f"Image status transition from {image['status']} to saving is not allowed.")
+        raise Conflict(f"Image status transition from {image['status']} to {status} is not allowed.")
     connection.execute(
         image_locations.insert().values(
             id=upload_id,
@@ -135,6 +141,6 @@ def _mine(image_id: str, upload_id: str) -> sa.ColumnElement[bool]:
     return sa.and_(
         images.c.id == image_id,
         images.c.upload_id == upload_id,
-        images.c.status == "saving",
+        images.c.status.in_(("saving", "uploading")),
         images.c.deleted.is_(False),
     )

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from oslo_db import exception as db_exc
 
 from core.errors import BadRequest, Conflict, NotFound, StaleGeneration
+from db import intents as db_intents
 from db import paging
 from db.global_schema import (
     image_locations,
@@ -25,6 +26,7 @@ from db.global_schema import (
     image_properties,
     image_tags,
     images,
+    intents,
 )
 from db.image_filters import Asker, conditions, listed, visible
 from db.image_schema import PROPERTY_KEY_LENGTH
@@ -209,13 +211,14 @@ def delete(connection: sa.Connection, image: Image) -> None:
         connection.execute(table.delete().where(table.c.image_id == image["id"]))
     connection.execute(
         image_locations.update()
-        .where(image_locations.c.image_id == image["id"], image_locations.c.status == "active")
+        .where(image_locations.c.image_id == image["id"], image_locations.c.status.in_(("active", "staged")))
         .values(status="deleted")
     )
+    db_intents.overtake(connection, intents, image["id"])
 
 
 def usage(connection: sa.Connection, project_id: str) -> dict[str, int]:
-    """What a project has: ``images``, ``uploading``, and ``bytes`` in stores."""
+    """What a project has: ``images``, ``uploading``, ``bytes`` in stores, and bytes that are ``staged``."""
     own = sa.and_(images.c.owner == project_id, images.c.deleted.is_(False))
     counted = connection.execute(
         sa.select(
@@ -226,12 +229,19 @@ def usage(connection: sa.Connection, project_id: str) -> dict[str, int]:
             ),
         ).where(own)
     ).one()
-    stored = connection.execute(
-        sa.select(sa.func.coalesce(sa.func.sum(images.c.size), 0))
+    sizes = connection.execute(
+        sa.select(image_locations.c.status, sa.func.coalesce(sa.func.sum(images.c.size), 0))
         .select_from(images.join(image_locations, image_locations.c.image_id == images.c.id))
-        .where(own, image_locations.c.status == "active")
-    ).scalar_one()
-    return {"images": int(counted[0]), "uploading": int(counted[1]), "bytes": int(stored)}
+        .where(own, image_locations.c.status.in_(("active", "staged")))
+        .group_by(image_locations.c.status)
+    )
+    stored = {status: int(size) for status, size in sizes}
+    return {
+        "images": int(counted[0]),
+        "uploading": int(counted[1]),
+        "bytes": stored.get("active", 0),
+        "staged": stored.get("staged", 0),
+    }
 
 
 def members(connection: sa.Connection, image_id: str, only: str | None = None) -> list[dict[str, Any]]:

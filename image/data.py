@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterator, Sequence
 from oslo_config import cfg
 
 from core.errors import HaneulError, NotFound
-from db import image_uploads
+from db import image_imports, image_uploads
 from db.images import Image
 from db.sessions import Databases, retrying
-from image import stores, transfer
+from image import fetch, stores, transfer
 from image.drivers.base import Store
 from image.inspect import ContentMismatch, Inspection, Verdict
 from image.limits import Limits
@@ -53,7 +53,7 @@ OPTS: list[cfg.Opt] = [
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
-    return [(GROUP, OPTS)]
+    return [(GROUP, OPTS), *fetch.list_opts()]
 
 
 class Gone(HaneulError):
@@ -99,22 +99,60 @@ class ImageData:
                 inspection=inspection,
                 progress=self._keeper(image["id"], upload_id),
             )
-            verdict = self._judge(image, inspection, received)
+            verdict = self.judge(image, inspection, received)
             self._finish(image, upload_id, received, verdict)
         except BaseException:
             self._fail(image["id"], upload_id)
             raise
         return received
 
-    def _begin(self, image: Image, upload_id: str, store: Store, name: str) -> int:
+    def stage(self, image: Image, body: Readable, declared: int | None) -> None:
+        """Take data that an import will use: it lies in the default store, where every worker finds it.
+
+        Afterwards the image is uploading, or queued as if nothing had been. What the data is, the
+        import looks at.
+        :raises Conflict: the image is not queued. :raises TooLarge: :raises Gone:
+        """
+        store = self.stores.get(self.stores.default)
+        upload_id = str(uuid.uuid4())
+        name = f"{image['id']}.{upload_id[:8]}"
+        room = self._begin(image, upload_id, store, name, staging=True)
+        try:
+            received = transfer.receive(
+                body,
+                store,
+                name,
+                limit=room,
+                declared=declared,
+                progress=self._keeper(image["id"], upload_id),
+            )
+            self._finish_staging(image["id"], upload_id, received.size)
+        except BaseException:
+            self._fail(image["id"], upload_id)
+            raise
+
+    @retrying
+    def _finish_staging(self, image_id: str, upload_id: str, size: int) -> None:
+        with self._db.write() as connection:
+            if not image_imports.finish_staging(connection, image_id, upload_id, size):
+                raise Gone(f"Image {image_id} was deleted during the upload.")
+
+    def _begin(self, image: Image, upload_id: str, store: Store, name: str, staging: bool = False) -> int:
         @retrying
         def begin() -> int:
             with self._db.write() as connection:
                 image_uploads.begin(
-                    connection, image, upload_id, store.store_id, name, self._options.upload_lease
+                    connection,
+                    image,
+                    upload_id,
+                    store.store_id,
+                    name,
+                    self._options.upload_lease,
+                    "uploading" if staging else "saving",
                 )
                 self.limits.check_uploading(connection, image["owner"])
-                return self.limits.room(connection, image["owner"])
+                room = self.limits.stage_room if staging else self.limits.room
+                return room(connection, image["owner"])
 
         return begin()
 
@@ -134,7 +172,8 @@ class ImageData:
 
         return progress
 
-    def _judge(self, image: Image, inspection: Inspection, received: Received) -> Verdict:
+    def judge(self, image: Image, inspection: Inspection, received: Received) -> Verdict:
+        """What the data is. :raises ContentMismatch: not what the image claims, or unsafe."""
         container = image["container_format"] if self._options.require_image_format_match else "any"
         try:
             return inspection.verdict(

@@ -64,7 +64,7 @@ class Limits:
     def usage(self, connection: sa.Connection, project_id: str) -> dict[str, dict[str, int]]:
         """{resource: {"usage", "limit"}}"""
         limits, used = self.of(connection, project_id), images.usage(connection, project_id)
-        amounts = (used["bytes"] // MIB, 0, used["images"], used["uploading"])
+        amounts = (used["bytes"] // MIB, used["staged"] // MIB, used["images"], used["uploading"])
         return {
             name: {"usage": amount, "limit": limits[name]}
             for name, amount in zip(RESOURCES, amounts, strict=True)
@@ -101,6 +101,15 @@ class Limits:
                 used = images.usage(connection, project_id)["bytes"]
                 bounds += [total * MIB - used] if total >= 0 else []
                 bounds += [self._storage - used] if self._storage else []
+        return max(0, min(bounds))
+
+    def stage_room(self, connection: sa.Connection, project_id: str | None) -> int:
+        """Bytes that the project may stage now."""
+        bounds = [int(self.options.image_size_cap)]
+        if project_id is not None:
+            total = self.of(connection, project_id)["image_stage_total"]
+            if total >= 0:
+                bounds.append(total * MIB - images.usage(connection, project_id)["staged"])
         return max(0, min(bounds))
 
     def check_size(self, connection: sa.Connection, project_id: str | None, size: int) -> None:

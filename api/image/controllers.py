@@ -8,6 +8,7 @@ from api.common.operations import Controller
 from api.image.actions import ActionsController
 from api.image.image_data import ImageDataController
 from api.image.images import ImagesController
+from api.image.imports import ImportsController
 from api.image.info import InfoController
 from api.image.members import MembersController
 from api.image.metadef_items import (
@@ -29,6 +30,7 @@ CONTROLLERS: tuple[Any, ...] = (
     TagsController,
     ActionsController,
     InfoController,
+    ImportsController,
     SchemasController,
     MetadefNamespacesController,
     MetadefResourceTypesController,

@@ -43,7 +43,7 @@ class ImageDataController(Controller):
         environ = call.request.environ
         if environ.get(CONTENT_TYPE, "").split(";")[0].strip().lower() != _BINARY:
             raise Unsupported(f"Image data must come as Content-Type {_BINARY}.")
-        declared = _declared_size(call.request)
+        declared = declared_size(call.request)
         store = call.request.headers.get("x-image-meta-store")
         if store is not None:
             self.services.data.stores.get(store)
@@ -79,7 +79,7 @@ class ImageDataController(Controller):
         return _answer(image, chunks, offset, length, status)
 
 
-def _declared_size(request: webob.Request) -> int | None:
+def declared_size(request: webob.Request) -> int | None:
     """Bytes that the client announced; None when it sends chunks without saying how many."""
     length: int | None = request.content_length
     chunked = "chunked" in request.headers.get("Transfer-Encoding", "").lower()

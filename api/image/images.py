@@ -30,6 +30,7 @@ from db import images
 from db.image_filters import SORT_KEYS
 from db.images import Image
 from db.sessions import retrying
+from image.imports import METHODS
 
 _MEMBER_STATUSES = (*schemas.MEMBER_STATUSES, "all")
 _VISIBILITIES = (*schemas.VISIBILITIES, "all")
@@ -84,6 +85,7 @@ class ImagesController(Controller):
         self._check_amounts(len(body), len(tags))
         image = self._insert(call, values, body, tags)
         call.response.headers["Location"] = f"{call.request.application_url.rstrip('/')}{BASE}/{image['id']}"
+        call.response.headers["OpenStack-image-import-methods"] = ",".join(METHODS)
         call.response.headers["OpenStack-image-store-ids"] = ",".join(self.services.data.stores.ids())
         return self._view(image)
 

@@ -10,6 +10,10 @@ from api.image.common import find, permit
 from api.image.services import ImageServices
 from api.image.views import location_url
 from core.errors import Conflict, Forbidden, NotFound
+from db import image_imports
+from db.images import Image
+from db.sessions import retrying
+from image.imports import METHODS
 
 
 class InfoController(Controller):
@@ -19,8 +23,9 @@ class InfoController(Controller):
 
     @operation("GET", "/info/import", policy=NO_POLICY)
     def import_methods(self, call: Call) -> dict[str, Any]:
-        """List import methods; there are none, data is uploaded."""
-        return {"import-methods": {"description": "Import methods available.", "type": "array", "value": []}}
+        """List import methods."""
+        methods = {"description": "Import methods available.", "type": "array", "value": list(METHODS)}
+        return {"import-methods": methods}
 
     @operation("GET", "/info/stores", policy=NO_POLICY)
     def stores(self, call: Call) -> dict[str, Any]:
@@ -83,15 +88,29 @@ class InfoController(Controller):
         store_id = call.params["store_id"]
         if store_id not in self.services.data.stores:
             raise Conflict(f"The selected store {store_id} is not available on this node.")
-        with self.services.databases.global_.read() as connection:
-            image = find(call, connection)
-        permit(call, image, "get_image_location")
-        permit(call, image)
+
+        @retrying
+        def remove() -> str:
+            with self.services.databases.global_.write() as connection:
+                image = find(call, connection)
+                permit(call, image, "get_image_location")
+                permit(call, image)
+                self._check_removable(image, store_id)
+                image_imports.remove_from_store(connection, image, store_id)
+                return str(image["id"])
+
+        self.services.data.remove_soon(remove())
+
+    def _check_removable(self, image: Image, store_id: str) -> None:
         if image["status"] != "active":
             raise Conflict("It's not allowed to remove image data from store if image status is not 'active'")
-        if store_id not in [found["store"] for found in image["locations"]]:
+        stores = [found["store"] for found in image["locations"]]
+        if store_id not in stores:
             raise NotFound(f"Image {image['id']} is not stored in store {store_id}.")
-        # data gets into a second store by import only, which there is not
-        raise Forbidden(
-            "Cannot delete image data from the only store containing it. Consider deleting the image instead."
-        )
+        if image["properties"].get(image_imports.IMPORTING):
+            raise Conflict("The image is being copied to further stores, perhaps from this one.")
+        if len(stores) == 1:
+            raise Forbidden(
+                "Cannot delete image data from the only store containing it."
+                " Consider deleting the image instead."
+            )

@@ -60,6 +60,8 @@ RULES: list[oslo_policy.RuleDefault] = [
     _rule("modify_member", _SHARED_WITH, "Accept or reject.", f"PUT {_MEMBERS}/{{member_id}}"),
     _rule("deactivate", PROJECT_MEMBER_OR_ADMIN, "Deactivate.", f"POST {_IMAGE}/actions/deactivate"),
     _rule("reactivate", PROJECT_MEMBER_OR_ADMIN, "Reactivate.", f"POST {_IMAGE}/actions/reactivate"),
+    _rule("copy_image", ADMIN, "Copy to further stores.", f"POST {_IMAGE}/import"),
+    _rule("tasks_api_access", ADMIN, "See tasks.", "GET /v2/tasks"),
     _rule("stores_info_detail", ADMIN, "Describe stores.", "GET /v2/info/stores/detail"),
 ]
 

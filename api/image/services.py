@@ -8,6 +8,7 @@ from api.common.server import server_opts
 from api.common.services import ApiServices
 from api.image.policies import RULES
 from image.data import ImageData
+from image.fetch import Fetcher
 
 GROUP = "image_api"
 OPTS: list[cfg.Opt] = [
@@ -41,3 +42,4 @@ class ImageServices(ApiServices):
         super().__init__(conf, GROUP, OPTS, RULES)
         self.data = ImageData(conf, self.databases)
         self.limits = self.data.limits
+        self.fetcher = Fetcher(conf)

@@ -1,7 +1,7 @@
 """Version documents, and the OpenAPI document of this API.
 
 The image API has no microversions: minor versions are labels of what is offered.
-2.6 (import) and from 2.8 on (several stores, caches, …) are not among them yet.
+From 2.14 on (caches, new locations) they are not among them yet.
 """
 
 from __future__ import annotations
@@ -16,8 +16,22 @@ from api.common import openapi
 from api.common.operations import NO_POLICY, Call, Controller, operation
 
 PREFIX = "v2"
-CURRENT = "v2.7"
-SUPPORTED = ("v2.5", "v2.4", "v2.3", "v2.2", "v2.1", "v2.0")
+CURRENT = "v2.13"
+SUPPORTED = (
+    "v2.12",
+    "v2.11",
+    "v2.10",
+    "v2.9",
+    "v2.8",
+    "v2.7",
+    "v2.6",
+    "v2.5",
+    "v2.4",
+    "v2.3",
+    "v2.2",
+    "v2.1",
+    "v2.0",
+)
 ALIASES = (CURRENT, *SUPPORTED)
 """First segments under which the API is served, too, as upstream does."""
 
