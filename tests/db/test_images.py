@@ -288,4 +288,4 @@ def test_an_upload_is_fenced(database: Database) -> None:
         assert (now["status"], now["size"]) == ("active", 2)
         assert [found["name"] for found in now["locations"]] == ["x.u2"]
         assert [found["id"] for found in image_uploads.to_remove(connection)] == ["u1"]
-        assert images.usage(connection, "p1") == {"images": 1, "uploading": 0, "bytes": 2}
+        assert images.usage(connection, "p1") == {"images": 1, "uploading": 0, "bytes": 2, "staged": 0}

@@ -191,7 +191,8 @@ def test_a_worker_that_dies_is_followed_by_another(
     """``after`` so many stores have the data."""
     image_id = glance.staged()
     glance.import_(image_id, "glance-direct", all_stores=True)
-    importer, done = glance.role._importer, []
+    importer = glance.role._importer
+    done: list[str] = []
     copy, give_up = type(importer).copy, type(importer)._give_up
 
     def die(self: Any, run: Any, store_id: str) -> None:

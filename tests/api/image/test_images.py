@@ -49,7 +49,7 @@ def test_shape_of_a_new_image(api: Api) -> None:
         assert isinstance(image[key], kind), key
     assert answer.headers["Location"] == f"http://localhost/v2/images/{image['id']}"
     assert answer.headers["OpenStack-image-store-ids"] == "file"
-    assert "OpenStack-image-import-methods" not in answer.headers
+    assert answer.headers["OpenStack-image-import-methods"] == "glance-direct,web-download,copy-image"
     assert answer.headers["x-openstack-request-id"].startswith("req-")
     assert image["status"] == "queued" and image["visibility"] == "shared" and image["owner"] == "p1"
     assert image["tags"] == ["a", "b"] and image["size"] is None
