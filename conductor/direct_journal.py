@@ -118,6 +118,12 @@ class DirectJournal:
         with self._lock:
             self._held.pop(run.intent_id, None)
 
+    def interrupt(self) -> None:
+        """Runs held here end at their next check; another attempt goes on when their leases have run out."""
+        with self._lock:
+            for run in self._held.values():
+                run.fenced.set()
+
     @retrying
     def renew(self) -> None:
         """Renew what is held; tell runs that they were cancelled or taken away."""

@@ -82,6 +82,10 @@ def end(
         values.update(_volume(intent, done))
     elif type_ == "snapshot" and done:
         values["progress"] = 100
+    elif type_ == "backup" and failed and error is not None:
+        values["fail_reason"] = error.get("message")
+    elif intent["kind"] == "backup.restore" and done:
+        values["restored_at"] = moment
     connection.execute(sa.update(table).where(table.c.id == intent["resource_id"]).values(**values))
     _others(connection, intent, done)
     _members(connection, intent, done, outcome.get("members") or {}, moment)

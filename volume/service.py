@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import oslo_messaging
@@ -17,28 +18,31 @@ from conductor.direct_journal import DirectJournal
 from core import config, logs
 from core.context import RequestContext
 from core.messaging import Messaging
-from core.pools import Periodic, Pool
+from core.pools import Periodic
 from db import sessions, volume_ends, volume_services
 from db.sessions import Databases, retrying
-from lifecycle.engine import Engine
 from lifecycle.roles import Role
-from lifecycle.steps import Run
+from lifecycle.steps import Registry
 from lifecycle.volume_rpc import VOLUME_TOPIC
 from volume.actions import groups, images, snapshots
+from volume.actions.backups import ACTIONS as BACKUP_ACTIONS
 from volume.actions.volumes import ACTIONS
+from volume.backup.worker import BackupWorker
 from volume.drivers import backends
 from volume.drivers.backends import Backend
+from volume.taker import Taker
 from volume.worker import VolumeWorker
 
 LOG = logging.getLogger(__name__)
-_SPACING_S = 0.02
 KINDS = (groups, images, snapshots)
 """modules that add their actions to ``ACTIONS`` when they are imported"""
 Row = dict[str, Any]
 GROUP = "volume_worker"
 OPTS = [
     cfg.StrOpt("availability_zone", default="nova", help="Zone of this worker's backends."),
-    cfg.IntOpt("threads", default=8, min=1, help="Intents that are carried out at once."),
+    cfg.IntOpt(
+        "threads", default=8, min=1, help="Intents on volumes, and on backups, that are carried out at once."
+    ),
     cfg.FloatOpt("lease_s", default=60, min=1, help="How long a worker may be silent about an intent."),
     cfg.FloatOpt(
         "interval_s", default=5, min=0.1, help="Seconds between looks for work that nobody rang for."
@@ -66,31 +70,37 @@ class VolumeRole(Role):
     """One worker process with all its backends."""
 
     name = "volume"
-    engine = Engine()
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         self._options = conf[GROUP]
         self.databases = Databases(conf)
         self.backends = backends.load(conf)
         self.workers = {each.host: VolumeWorker(conf, self.databases, each) for each in self.backends}
-        owner = f"volume-{conf.host}-{uuid.uuid4().hex[:8]}"
-        self.journal = DirectJournal(
-            self.databases.global_,
-            owner,
-            volume_ends.end,
-            lease_s=self._options.lease_s,
-            max_attempts=self._options.max_attempts,
-            retry_s=self._options.retry_s,
-        )
+        host = conf.volume.host or conf.host
+        self.backup = BackupWorker(conf, self.databases, host, self.workers)
+        self._volumes = self._taker(f"volume-{conf.host}", self.workers, lambda: ACTIONS)
+        self._backups = self._taker(f"backup-{conf.host}", {host: self.backup}, lambda: BACKUP_ACTIONS)
+        self.journal = self._volumes.journal
         self._messaging = Messaging(conf)
         self._servers = [
             self._messaging.server(VOLUME_TOPIC, host, [Endpoint(self, worker)])
             for host, worker in self.workers.items()
         ]
-        self._pool = Pool("volume-work", self._options.threads)
-        self._loop = Periodic("volume-take", self._options.interval_s, self.take, _SPACING_S)
+        self._servers.append(self._messaging.server(VOLUME_TOPIC, host, [BackupEndpoint(self)]))
         self._beat = Periodic("volume-heartbeat", self._options.heartbeat_s, self.heartbeat)
-        self._renewal = Periodic("volume-leases", self._options.lease_s / 3, self.journal.renew)
+
+    def _taker(self, owner: str, workers: Mapping[str, Any], actions: Callable[[], Registry]) -> Taker:
+        options = self._options
+        journal = DirectJournal(
+            self.databases.global_,
+            f"{owner}-{uuid.uuid4().hex[:8]}",
+            volume_ends.end,
+            lease_s=options.lease_s,
+            max_attempts=options.max_attempts,
+            retry_s=options.retry_s,
+        )
+        times = {"interval_s": options.interval_s, "lease_s": options.lease_s}
+        return Taker(owner.partition("-")[0], journal, workers, actions, threads=options.threads, **times)
 
     def start(self) -> None:
         for backend in self.backends:
@@ -98,55 +108,30 @@ class VolumeRole(Role):
         self.heartbeat()
         for server in self._servers:
             server.start()
-        for periodic in (self._loop, self._beat, self._renewal):
-            periodic.start()
-        self._loop.ring()
+        self._beat.start()
+        self._volumes.start()
+        self._backups.start()
 
     def stop(self) -> None:
-        self._loop.stop()
+        self._volumes.end_taking()
+        self._backups.end_taking()
         for server in self._servers:
             server.stop()
             server.wait()
-        self._pool.shutdown()
-        for periodic in (self._beat, self._renewal):
-            periodic.stop()
+        # first: a restore may wait for a volume; a backup that was cut short goes on where it was
+        self._backups.stop(interrupt=True)
+        self._volumes.stop()
+        self._beat.stop()
         for backend in self.backends:
             backend.driver.close()
         self._messaging.close()
         self.databases.dispose()
 
     def ring(self) -> None:
-        self._loop.ring()
+        self._volumes.ring()
 
-    # -- intents -----------------------------------------------------------------
-
-    def take(self) -> None:
-        """Lease what waits and hand it to the pool, as much as there are threads."""
-        held = self.journal.held
-        if held >= self._options.threads:
-            return
-        rows = self.journal.take(list(self.workers), ACTIONS.kinds(), self._options.threads - held)
-        for row in rows:
-            run = Run(
-                intent_id=row["id"],
-                kind=row["kind"],
-                attempt=row["attempts"],
-                resource_id=row["resource_id"],
-                arguments=row["arguments"],
-                results=dict(row["results"] or {}),
-                worker=self.workers[row["target"]],
-                context={key: row[key] for key in ("request_id", "project_id", "user_id")},
-            )
-            self.journal.hold(run)
-            self._pool.spawn(self.execute, run, row["error"])
-
-    def execute(self, run: Run, error: Row | None) -> None:
-        """Carry out one intent; then look for the next."""
-        try:
-            self.engine.execute(ACTIONS[run.kind], run, self.journal, error)
-        finally:
-            self.journal.release(run)
-            self._loop.ring()
+    def ring_backups(self) -> None:
+        self._backups.ring()
 
     # -- what backends have ------------------------------------------------------
 
@@ -159,6 +144,7 @@ class VolumeRole(Role):
                 LOG.warning("backend %s does not say what it has: %s", backend.host, error)
                 continue
             self._report(backend, pools)
+        self.backup.heartbeat(self._options.availability_zone)
 
     @retrying
     def _report(self, backend: Backend, pools: dict[str, Row]) -> None:
@@ -207,6 +193,19 @@ def pools_of(backend: Backend) -> dict[str, Row]:
             **pool.capabilities,
         }
     return found
+
+
+class BackupEndpoint:
+    """The doorbell of the backup service."""
+
+    target = oslo_messaging.Target(version="1.0")
+
+    def __init__(self, role: VolumeRole) -> None:
+        self._role = role
+
+    @oslo_messaging.expose
+    def ring(self, context: RequestContext) -> None:
+        self._role.ring_backups()
 
 
 class Endpoint:

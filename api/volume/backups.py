@@ -192,7 +192,7 @@ class BackupsController(Controller):
         with self.services.databases.global_.write() as connection:
             volume = common.found(call, connection, volumes, "Volume", asked["volume_id"])
             snapshot = self._source(call, connection, asked, volume)
-            target = self._service(call, connection)
+            target = self._service(call, connection, volume["host"])
             parent = (
                 self._parent(connection, volume, snapshot) if common.truth(asked.get("incremental")) else None
             )
@@ -261,12 +261,17 @@ class BackupsController(Controller):
             )
         return None
 
-    def _service(self, call: Call, connection: sa.Connection) -> str:
-        """A backup service that lives."""
+    def _service(self, call: Call, connection: sa.Connection, pool: str | None = None) -> str:
+        """A backup service that lives: that of the volume's host, which reaches its data, if there is one."""
         down_after = self.services.options.service_down_time
-        for row in volume_services.list_(connection, binary=volume_services.BACKUP):
-            if not row["disabled"] and volume_services.is_up(row, down_after):
-                return str(row["host"])
+        alive = [
+            str(row["host"])
+            for row in volume_services.list_(connection, binary=volume_services.BACKUP)
+            if not row["disabled"] and volume_services.is_up(row, down_after)
+        ]
+        near = (pool or "").partition("@")[0]
+        for host in sorted(alive, key=lambda each: each != near):
+            return host
         raise NoService("Service cinder-backup could not be found: no backup service is up.")
 
     @staticmethod
@@ -377,7 +382,9 @@ class BackupsController(Controller):
     def _new_volume(call: Call, row: Row, asked: Row) -> str:
         """The volume that a backup is restored to, created as any other."""
         name = asked.get("name") or f"restore_backup_{row['id']}"
-        volume, intent = volume_create.create(call, {"name": name, "size": row["size_gib"]}, {})
+        volume, intent = volume_create.create(
+            call, {"name": name, "size": row["size_gib"], "backup_id": row["id"]}, {}
+        )
         call.services.doorbells.ring_for(intent)
         return str(volume["id"])
 
@@ -400,7 +407,7 @@ class BackupsController(Controller):
                 db_volumes.refuse_attached(connection, volume["id"])
                 db_volumes.move(connection, volume, "restoring-backup", {"previous_status": "available"})
             _move(connection, row, "restoring", {"restore_volume_id": volume["id"]})
-            target = row["host"] or self._service(call, connection)
+            target = self._service(call, connection, volume["host"])
             arguments = {"volume_id": volume["id"], "new_volume": new}
             return volume, self._intent(connection, call, row, "backup.restore", arguments, target)
 

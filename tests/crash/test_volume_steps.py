@@ -51,19 +51,22 @@ def assert_nothing_lost(cloud: VolumeCloud, scene: Scene) -> None:
             assert cloud.read(row["id"]) in cases.ANY - {None}, row
         else:
             assert row["status"].startswith("error"), row
+    known = {row["id"] for row in cloud.rows("backups")}
+    stored = {path.name for path in (cloud.folder / "state" / "backups").glob("*")}
+    assert stored <= known, "pieces of a backup without a row"
     for row in cloud.rows("snapshots"):
         assert row["status"] in ("available", "error", "error_deleting"), row
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chaos]:
-    original = service.ACTIONS
+    originals = service.ACTIONS, service.BACKUP_ACTIONS
     chaos = Chaos(tmp_path_factory.mktemp("chaos"))
-    service.ACTIONS = chaos.faults.wrap(original)
+    service.ACTIONS, service.BACKUP_ACTIONS = map(chaos.faults.wrap, originals)
     chaos.cloud.start()
     yield chaos
     chaos.cloud.stop()
-    service.ACTIONS = original
+    service.ACTIONS, service.BACKUP_ACTIONS = originals
 
 
 @pytest.fixture

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 from core.volume_states import GONE, PREVIOUS, TABLES
+from db.volume_base import TABLES as TABLES_OF_ROWS
+from lifecycle.steps import Registry
 from tests.api.volume.conftest import IMAGE
 from tests.crash.volume_cloud import ADMIN, VolumeCloud, snapshot, volume
 from volume import service
-from volume.actions.volumes import ACTIONS
+from volume.actions import backups, volumes
 
-assert service.KINDS  # they add their actions to ACTIONS
+assert service.KINDS  # they add their actions to volumes.ACTIONS
+ACTIONS = Registry(*(each[kind] for each in (volumes.ACTIONS, backups.ACTIONS) for kind in each.kinds()))
 OLD, NEW = b"old content", b"later content"
 IMAGE_DATA = b"an image's content"
 _V = {"version": "3.20"}
@@ -284,7 +287,74 @@ def _with_host(cloud: VolumeCloud) -> Scene:
     return scene
 
 
+def _back_up(cloud: VolumeCloud, scene: Scene) -> None:
+    asked = {"volume_id": scene.volume, "name": "b", "incremental": bool(scene.more.get("parent"))}
+    scene.resource = cloud.api.post("/backups", {"backup": asked})["backup"]["id"]
+
+
+def _backed_up(cloud: VolumeCloud) -> Scene:
+    """The backup holds OLD, the volume NEW."""
+    scene = _one(cloud)
+    _back_up(cloud, scene)
+    cloud.settle()
+    scene.more["backup"] = scene.resource
+    cloud.write(scene.volume, NEW)
+    return scene
+
+
+def _incremental(cloud: VolumeCloud) -> Scene:
+    """The parent holds OLD; NEW is to be backed up."""
+    scene = _backed_up(cloud)
+    scene.more["parent"] = scene.resource
+    scene.keeps[scene.volume] = NEW
+    return scene
+
+
+def _holds_new(cloud: VolumeCloud, scene: Scene) -> None:
+    cloud.write(scene.volume, OLD)
+    scene.keeps.clear()
+    _restore(cloud, scene)
+    cloud.settle()
+    assert cloud.read(scene.volume) == NEW
+
+
+def _restore(cloud: VolumeCloud, scene: Scene) -> None:
+    body = {"restore": {"volume_id": scene.volume}}
+    cloud.api.post(f"/backups/{scene.resource}/restore", body, status=202)
+    scene.done[scene.volume] = OLD
+
+
+def _delete_backup(cloud: VolumeCloud, scene: Scene) -> None:
+    cloud.api.delete(f"/backups/{scene.resource}", status=202)
+
+
+def _force_backup(cloud: VolumeCloud, scene: Scene) -> None:
+    path = f"/backups/{scene.resource}/action"
+    cloud.api.post(path, {"os-force_delete": {}}, as_=ADMIN, status=202)
+
+
+def _exported(cloud: VolumeCloud) -> Scene:
+    """A backup that is not known here any more."""
+    scene = _backed_up(cloud)
+    record = cloud.api.get(f"/backups/{scene.resource}/export_record", as_=ADMIN)["backup-record"]
+    scene.more.update(record)
+    with cloud.services.databases.global_.write() as connection:
+        table = TABLES_OF_ROWS["backups"]
+        connection.execute(table.delete().where(table.c.id == scene.resource))
+    return scene
+
+
+def _import(cloud: VolumeCloud, scene: Scene) -> None:
+    record = {key: scene.more[key] for key in ("backup_service", "backup_url")}
+    cloud.api.post("/backups/import_record", {"backup-record": record}, as_=ADMIN, status=201)
+
+
 CASES: dict[str, Case] = {
+    "backup.create": Case(_incremental, _back_up, _holds_new),
+    "backup.restore": Case(_backed_up, _restore),
+    "backup.delete": Case(_backed_up, _delete_backup),
+    "backup.force_delete": Case(_backed_up, _force_backup),
+    "backup.import": Case(_exported, _import),
     "volume.create": Case(_nothing, _create),
     "volume.manage": Case(_unmanaged, _manage),
     "volume.unmanage": Case(_with_host, _act("os-unmanage"), _is_free),

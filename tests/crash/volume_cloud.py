@@ -127,6 +127,8 @@ class VolumeCloud:
         configure(conf, folder, driver, 60)
         for name in ("volumes", "snapshots", "gigabytes", "backups", "backup_gigabytes", "groups"):
             config.override(conf, f"volume_quota.{name}", -1)
+        with self.services.databases.global_.write() as connection:
+            connection.execute(TABLES["volume_pools"].delete())  # the one of ``make_services`` has no worker
         self.services.doorbells = VolumeDoorbells(conf, self.services.databases)
         self.services.doorbells.ring_scheduler = self.schedule  # type: ignore[method-assign]
         self.services.doorbells.ring_volume = self.ring  # type: ignore[method-assign]
@@ -150,6 +152,7 @@ class VolumeCloud:
     def ring(self, host: str) -> None:
         if self.role is not None:
             self.role.ring()
+            self.role.ring_backups()
 
     def schedule(self) -> None:
         VolumePass(self.services.databases, self.ring).run()
@@ -180,6 +183,10 @@ class VolumeCloud:
 
     def forget(self) -> None:
         """Delete what is at rest, so that the next test looks at its own things only."""
+        for _ in range(3):  # children before their parents
+            for row in self.rows("backups"):
+                self.api.delete(f"/backups/{row['id']}", as_=ADMIN, status="*")
+            self.settle()
         for row in self.rows("volumes"):
             if row["group_id"] is None:
                 self.api.delete(f"/volumes/{row['id']}?cascade=true", as_=ADMIN, status="*")

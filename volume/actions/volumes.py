@@ -2,7 +2,7 @@
 
 | kind | step | does | undo |
 |---|---|---|---|
-| volume.create | data | empty, cloned, or written from an image | the data goes |
+| volume.create | data | empty, cloned, or written from an image or a backup | the data goes |
 | volume.delete | snapshots, data | with cascade the snapshots first, then the volume | forward only |
 | volume.extend | data | larger | none: a larger volume loses nothing |
 | volume.revert | data | the snapshot's content again | none: what was there before is gone |
@@ -15,12 +15,14 @@ Every driver method is idempotent by the volume's id, so a step may be repeated.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from core import qemu_img
 from core.errors import BadRequest, DriverError, NotFound
 from db import volume_types
 from lifecycle.steps import Action, Registry, Run, Step
+from volume.backup import chunks, targets
 from volume.drivers.base import Location, Volume
 from volume.worker import VolumeWorker
 
@@ -46,7 +48,17 @@ def _make(run: Run, worker: VolumeWorker, volume: Volume, source: dict[str, Any]
         return driver.clone(volume, worker.volume(source["volume_id"]))
     if kind == "image":
         return _write_image(run, worker, volume, source)
-    raise DriverError(f"This worker can't make a volume from a {kind} yet.")
+    if kind == "backup":
+        return _write_backup(run, worker, volume, source["backup_id"])
+    raise DriverError(f"a volume can't be made from a {kind}")
+
+
+def _write_backup(run: Run, worker: VolumeWorker, volume: Volume, backup_id: str) -> Location:
+    location = worker.driver.create(volume)
+    made = dataclasses.replace(volume, location=location)
+    with worker.driver.open(made, write=True) as opened:
+        chunks.restore(targets.load(worker.conf), backup_id, opened, lambda _bytes: run.check_cancelled())
+    return location
 
 
 def _write_image(run: Run, worker: VolumeWorker, volume: Volume, source: dict[str, Any]) -> Location:
