@@ -22,6 +22,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -193,9 +194,15 @@ def main() -> None:
         server_name="identity",
     )
 
+    def stop() -> None:
+        # it answers connections a moment before it is "ready"; until then cheroot takes stop for done
+        while not server.ready:
+            time.sleep(0.05)
+        server.stop()
+
     def end(_signal: int, _frame: Any) -> None:
         # in a thread: cheroot's stop waits for the loop that this signal interrupts
-        threading.Thread(target=server.stop, name="stop", daemon=True).start()
+        threading.Thread(target=stop, name="stop", daemon=True).start()
 
     signal.signal(signal.SIGTERM, end)
     server.start()

@@ -169,8 +169,10 @@ class Connection(server.HTTPConnection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.wfile: Any = _Writer(self.wfile)
-        self._poll = select.poll()
-        self._poll.register(self.socket.fileno(), select.POLLIN)
+        # eventlet takes poll away; there, threads are light and nothing is won by lingering
+        self._poll = select.poll() if hasattr(select, "poll") else None
+        if self._poll is not None:
+            self._poll.register(self.socket.fileno(), select.POLLIN)
 
     def communicate(self) -> bool:
         encrypted = isinstance(self.socket, ssl.SSLSocket)
@@ -180,7 +182,7 @@ class Connection(server.HTTPConnection):
             self._greeted = True
         while super().communicate():
             # (what TLS has decrypted already does not show in the socket)
-            if encrypted or self.server.requests.idle < _IDLE:
+            if encrypted or self._poll is None or self.server.requests.idle < _IDLE:
                 return True
             if not self.rfile.has_data() and not self._poll.poll(_LINGER_MS):
                 return True
