@@ -146,6 +146,18 @@ def volume_status_of(attachments: Iterable[str]) -> str:
     return "available"
 
 
+NOT_CARRIED_OUT = frozenset({"volume.migrate", "snapshot.manage", "snapshot.unmanage"})
+"""Kinds that no worker of this release knows: asked for, they are refused instead of waiting for ever."""
+
+
+def carried_out(kind: str) -> None:
+    """:raises BadRequest: no worker of this release does it."""
+    if kind in NOT_CARRIED_OUT:
+        raise BadRequest(
+            f"Invalid input received: {kind} is not carried out by this release; nothing has changed."
+        )
+
+
 def check(
     resource_type: str, kind: str, resource_id: str, status: str, *, conflict: bool = False
 ) -> Transition:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from api.common import validation as v
 from api.common.operations import Call, Controller, operation
 from api.volume import common, schemas, snapshots, volume_create, volume_views
+from core import volume_states
 from core.errors import BadRequest, NotFound
 from db import intents as db_intents
 from db import snapshots as db_snapshots
@@ -203,6 +204,7 @@ class ManageSnapshotsController(Controller):
 
     @retrying
     def _manage(self, call: Call, asked: dict[str, Any]) -> tuple[Row, Row]:
+        volume_states.carried_out("snapshot.manage")
         with self.services.databases.global_.write() as connection:
             volume = db_volumes.get(connection, asked["volume_id"])
             if volume["host"] is None:

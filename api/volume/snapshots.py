@@ -11,6 +11,7 @@ from api.common import validation as v
 from api.common.operations import Call, Controller, operation
 from api.volume import common, schemas
 from api.volume.volumes import META, METADATA, VolumeMetadataController
+from core import volume_states
 from core.errors import BadRequest
 from db import snapshots as db_snapshots
 from db import volume_quotas
@@ -254,6 +255,7 @@ class SnapshotsController(Controller):
     )
     def unmanage(self, call: Call) -> None:
         """Forget a snapshot and leave its data where they are."""
+        volume_states.carried_out("snapshot.unmanage")
         self.services.doorbells.ring_for(self._begin(call, "snapshot.unmanage"))
 
     @operation(

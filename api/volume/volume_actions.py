@@ -284,6 +284,7 @@ class VolumeActionsController(Controller):
                 raise BadRequest(
                     "Invalid input received: Destination host must be different than the current host."
                 )
+            volume_states.carried_out("volume.migrate")
             lock = common.truth(asked.get("lock_volume", False))
             arguments = {
                 "host": pool["name"],

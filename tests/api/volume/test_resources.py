@@ -203,3 +203,12 @@ def test_taking_over(api: Api) -> None:
     api.finish(made["id"])
     api.action(made["id"], "os-unmanage", {}, as_=ADMIN, status=202)
     assert api.row(made["id"])["status"] == "unmanaging"
+
+
+def test_what_no_worker_does_is_refused_and_waits_for_nobody(api: Api) -> None:
+    """Intents that nobody carried out kept their snapshots in "managing" for ever."""
+    made = api.volume()
+    body = {"snapshot": {"volume_id": made["id"], "ref": {"source-name": "stray"}}}
+    refused = api.post("/manageable_snapshots", body, as_=ADMIN, status=400)
+    assert "not carried out" in refused["badRequest"]["message"]
+    assert api.get("/snapshots")["snapshots"] == []
