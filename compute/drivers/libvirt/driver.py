@@ -45,6 +45,7 @@ LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 list_opts = options.list_opts
 _ACPI_AGAIN_S = 10.0
+_SCREEN_TRIES = 5  # see _start: how often another process may be faster at taking a VNC port
 
 
 class LibvirtDriver(ComputeDriver):
@@ -171,12 +172,20 @@ class LibvirtDriver(ComputeDriver):
 
     def _start(self, domain: Any) -> None:
         nics.wait_for_taps(domain)
-        try:
-            domain.create()
-        except libvirt.libvirtError as error:
-            if error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID and domain.isActive():
-                return  # someone else started it
-            raise Rebuildable(f"the hypervisor could not start the guest: {error}", cause=error) from error
+        for tries_left in reversed(range(_SCREEN_TRIES)):
+            try:
+                domain.create()
+                return
+            except libvirt.libvirtError as error:
+                if error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID and domain.isActive():
+                    return  # someone else started it
+                # libvirt looks for a free VNC port before QEMU takes it: another daemon's guest may come
+                # between.  The next try looks again, and finds the next port.
+                if tries_left and "Address already in use" in str(error):
+                    continue
+                raise Rebuildable(
+                    f"the hypervisor could not start the guest: {error}", cause=error
+                ) from error
 
     def power_off(self, server_id: str, timeout_s: float) -> None:
         domain = self._find(server_id)
