@@ -20,7 +20,6 @@ from compute.plugging import Plugging
 from core.errors import (
     BadRequest,
     Conflict,
-    DriverError,
     NotFound,
     Rebuildable,
     StaleGeneration,
@@ -47,8 +46,6 @@ OPTS = [
         help="Does a server fail when its ports are not plugged in time? Otherwise it is started anyway.",
     ),
 ]
-PATIENCE_S = 30.0
-_PAUSE_S = 1.0
 _POLL_FIRST_S = 2.0
 _POLL_S = 5.0
 _SLICE_S = 0.5
@@ -265,24 +262,6 @@ class Ports:
             others=others,
             host=self._host if here else None,
         )
-
-
-def patiently(function: Callable[[], Any], check: Callable[[], None]) -> Any:
-    """``function()``, again for a while when the network service does not answer.
-
-    A restart of the Network API must not fail the servers that are built meanwhile.
-    :raises DriverError: it stayed away.
-    """
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            return function()
-        except Unavailable as error:
-            if time.monotonic() > deadline:
-                raise DriverError(error.message, code="network.down", cause=error.cause) from error
-            LOG.warning("%s (%s); it is tried again", error, error.cause)
-        check()
-        time.sleep(_PAUSE_S)
 
 
 def _take(spare: list[Port], request: Request) -> Port | None:

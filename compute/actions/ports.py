@@ -14,8 +14,9 @@ from typing import Any
 
 from compute.drivers.base import GuestSpec
 from compute.nics import Nic
-from compute.ports import Ports, patiently
+from compute.ports import Ports
 from lifecycle.server_ports import kept_ports
+from lifecycle.service_client import patiently
 from lifecycle.steps import Run
 
 
