@@ -13,8 +13,10 @@ from __future__ import annotations
 import abc
 import dataclasses
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+from compute.volumes import boot_volume
 
 
 class PowerState(enum.IntEnum):
@@ -72,8 +74,27 @@ class GuestSpec:
     created_at: str
     nics: tuple[dict[str, Any], ...] = ()
     """the shape is in ``compute.nics``"""
-    volumes: tuple[dict[str, Any], ...] = ()
+    volumes: tuple[dict[str, Any], ...] = dataclasses.field(default=(), repr=False)
+    """``compute.volumes.Volume`` each; not shown, since there may be passphrases in them"""
+    local_disks: tuple[dict[str, Any], ...] = ()
+    """``compute.volumes.LocalDisk`` each; when there are none, the flavor's ephemeral and swap disks hold"""
     personality: tuple[dict[str, str], ...] = ()
+
+    @property
+    def boots_locally(self) -> bool:
+        """Has it a root disk on the host, made from an image (or empty)? Else it boots from a volume."""
+        return boot_volume(self.volumes) is None
+
+    def disks_beside_root(self) -> list[dict[str, Any]]:
+        """``local_disks``, or what the flavor says when there are none."""
+        if self.local_disks:
+            return [dict(disk) for disk in self.local_disks]
+        made = []
+        if self.ephemeral_gib:
+            made.append({"kind": "ephemeral", "size_mib": self.ephemeral_gib << 10})
+        if self.swap_mib:
+            made.append({"kind": "swap", "size_mib": self.swap_mib})
+        return made
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -87,7 +108,7 @@ class GuestSpec:
         if isinstance(image, dict):
             image_fields = {field.name for field in dataclasses.fields(GuestImage)}
             values["image"] = GuestImage(**{k: v for k, v in image.items() if k in image_fields})
-        for key in ("nics", "volumes", "personality"):
+        for key in ("nics", "volumes", "local_disks", "personality"):
             values[key] = tuple(values.get(key) or ())
         return cls(**values)
 
@@ -166,7 +187,7 @@ class ComputeDriver(abc.ABC):
 
     @abc.abstractmethod
     def create_disks(self, guest: GuestSpec) -> None:
-        """Root, ephemeral and swap disks, and the config drive if asked for."""
+        """Root disk (unless it boots from a volume), disks beside it, and the config drive if asked for."""
 
     @abc.abstractmethod
     def remove_disks(self, server_id: str) -> None:
@@ -174,7 +195,7 @@ class ComputeDriver(abc.ABC):
 
     @abc.abstractmethod
     def define(self, guest: GuestSpec) -> None:
-        """Make the guest known to the hypervisor, not running."""
+        """Make the guest known to the hypervisor, not running. Its volumes are connected already."""
 
     @abc.abstractmethod
     def undefine(self, server_id: str) -> None:
@@ -199,6 +220,62 @@ class ComputeDriver(abc.ABC):
     @abc.abstractmethod
     def detach_nic(self, server_id: str, mac_address: str) -> None:
         """Pull it out, waiting until the guest lets go. Content when there is none, or no guest."""
+
+    # -- volumes: ``volume`` is a ``compute.volumes.Volume``
+
+    @abc.abstractmethod
+    def connector(self) -> dict[str, Any]:
+        """What the Volume API has to know of this host to let it at a volume (PUT /attachments/ID)."""
+
+    @abc.abstractmethod
+    def connect_volume(self, volume: Mapping[str, Any]) -> None:
+        """Have the volume on this host, whoever uses it here. Also before each start of its guest:
+        after the host was restarted there is nothing left of it."""
+
+    @abc.abstractmethod
+    def disconnect_volume(self, volume: Mapping[str, Any]) -> None:
+        """This attachment needs the volume here no more; the last one that lets go lets the host go."""
+
+    @abc.abstractmethod
+    def attach_volume(self, guest: GuestSpec, volume: Mapping[str, Any]) -> None:
+        """Plug a connected volume into a guest, also while it runs. Content when it has it already."""
+
+    @abc.abstractmethod
+    def detach_volume(self, server_id: str, volume_id: str) -> None:
+        """Pull it out, asking the guest several times. Content when there is none, or no guest.
+
+        :raises DriverError: the guest does not let go; the volume is attached as before.
+        """
+
+    @abc.abstractmethod
+    def extend_volume(self, server_id: str, volume: Mapping[str, Any], size_gib: int) -> None:
+        """The volume grew to this: let the host and the guest, if it runs, see it."""
+
+    @abc.abstractmethod
+    def swap_volume(
+        self,
+        guest: GuestSpec,
+        old: Mapping[str, Any],
+        new: Mapping[str, Any],
+        check: Callable[[], None],
+    ) -> None:
+        """Copy ``old`` to ``new`` (both connected) while the guest runs, and go on with ``new``.
+
+        ``check`` is called now and then meanwhile, and raises to give up: the guest keeps ``old`` then, as on
+        every failure. Again after it was done: content.
+        :raises BadRequest: ``new`` is smaller. :raises Conflict: the guest does not run.
+        """
+
+    @abc.abstractmethod
+    def quiesce(self, server_id: str) -> None:
+        """Have the guest's agent write out its file systems and hold them still.
+
+        :raises Conflict: the guest does not run, or has no agent that answers.
+        """
+
+    @abc.abstractmethod
+    def unquiesce(self, server_id: str) -> None:
+        """The end of ``quiesce``; content when nothing is held still."""
 
     @abc.abstractmethod
     def take_snapshot(self, server_id: str, snapshot_id: str, check: Callable[[], None]) -> None:

@@ -27,7 +27,7 @@ import re
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from oslo_log import log
 
 from compute.drivers import base
 from compute.drivers.base import GuestImage, GuestInfo, GuestSpec, HostInventory, PowerState
-from core.errors import DriverError, NotFound, Rebuildable, Unsupported
+from core.errors import BadRequest, Conflict, DriverError, NotFound, Rebuildable, Unsupported
 
 LOG = log.getLogger(__name__)
 
@@ -102,9 +102,11 @@ def guest_name(server_id: str) -> str:
 
 
 def leftovers(state_dir: Path | str, known: set[str]) -> list[str]:
-    """What lies in ``state_dir`` for servers that are not in ``known``: lines "HOST guest|disks ID"."""
+    """What lies in ``state_dir`` for servers that are not in ``known``: lines "HOST guests|disks|connections ID".
+
+    Connections have the ids of volumes."""
     found = []
-    for kind in ("guests", "disks"):
+    for kind in ("guests", "disks", "connections"):
         for path in Path(state_dir).glob(f"*/{kind}/*.json"):
             if path.stem not in known:
                 found.append(f"{path.parent.parent.name} {kind} {path.stem}")
@@ -188,6 +190,7 @@ class SimulatedDriver(base.ComputeDriver):
         self._disks = _Store(folder and folder / "disks")
         self._images = _Store(folder and folder / "images")
         self._snapshots = _Store(folder and folder / "snapshots")
+        self._connections = _Store(folder and folder / "connections")
         self._lock = threading.Lock()
         self._image_locks: collections.defaultdict[str, threading.Lock] = collections.defaultdict(
             threading.Lock
@@ -205,7 +208,7 @@ class SimulatedDriver(base.ComputeDriver):
     def start(self) -> None:
         self._before("start")
         try:
-            for store in (self._guests, self._disks, self._images, self._snapshots):
+            for store in (self._guests, self._disks, self._images, self._snapshots, self._connections):
                 store.load()
         except (OSError, ValueError) as exc:
             raise DriverError(f"The simulated driver's state folder can't be read: {exc}", cause=exc) from exc
@@ -282,9 +285,17 @@ class SimulatedDriver(base.ComputeDriver):
 
     def create_disks(self, guest: GuestSpec) -> None:
         self._before("create_disks")
-        if guest.image is not None and guest.image.id not in self._images:
+        local = guest.boots_locally
+        if local and guest.image is not None and guest.image.id not in self._images:
             raise DriverError(f"The image {guest.image.id} is not in the host's cache")
-        disk = {"root_gib": guest.root_gib, "ephemeral_gib": guest.ephemeral_gib, "swap_mib": guest.swap_mib}
+        beside = guest.disks_beside_root()
+        swap = sum(each["size_mib"] for each in beside if each["kind"] == "swap")
+        others = sum(each["size_mib"] for each in beside if each["kind"] != "swap")
+        disk = {
+            "root_gib": guest.root_gib if local else 0,
+            "ephemeral_gib": -(-others // 1024),
+            "swap_mib": swap,
+        }
         with self._lock:
             self._disks.put(guest.server_id, disk)
 
@@ -295,6 +306,8 @@ class SimulatedDriver(base.ComputeDriver):
 
     def define(self, guest: GuestSpec) -> None:
         self._before("define")
+        for volume in guest.volumes:
+            self._require_connected(volume)
         with self._lock:
             known = self._guests.get(guest.server_id)
             defined = dict(known) if known else dataclasses.asdict(_Guest(spec={}))
@@ -303,6 +316,9 @@ class SimulatedDriver(base.ComputeDriver):
                 "memory_mib": guest.memory_mib,
                 "nics": [str(nic.get("mac_address", "")) for nic in guest.nics],
                 "config_drive": guest.config_drive,
+                "volumes": {
+                    str(volume["volume_id"]): volume.get("size_gib") or 0 for volume in guest.volumes
+                },
             }
             self._guests.put(guest.server_id, defined)
 
@@ -342,6 +358,110 @@ class SimulatedDriver(base.ComputeDriver):
             spec = {**guest["spec"], "nics": [*macs, add] if add else macs}
             self._guests.put(server_id, {**guest, "spec": spec})
 
+    # -- volumes ---------------------------------------------------------------------
+
+    def connector(self) -> dict[str, Any]:
+        self._before("connector")
+        return {
+            "host": self._host,
+            "ip": "127.0.0.1",
+            "platform": "x86_64",
+            "os_type": "linux",
+            "initiator": f"iqn.2016-04.org.example:{self._host}",
+            "nqn": f"nqn.2014-08.org.example:{self._host}",
+            "multipath": False,
+            "do_local_attach": False,
+        }
+
+    def connect_volume(self, volume: Mapping[str, Any]) -> None:
+        self._before("connect_volume")
+        volume_id, attachment_id = str(volume["volume_id"]), str(volume.get("attachment_id"))
+        with self._lock:
+            users = set((self._connections.get(volume_id) or {}).get("attachments", ()))
+            self._connections.put(volume_id, {"attachments": sorted(users | {attachment_id})})
+
+    def disconnect_volume(self, volume: Mapping[str, Any]) -> None:
+        self._before("disconnect_volume")
+        volume_id, attachment_id = str(volume["volume_id"]), str(volume.get("attachment_id"))
+        with self._lock:
+            users = set((self._connections.get(volume_id) or {}).get("attachments", ())) - {attachment_id}
+            if users:
+                self._connections.put(volume_id, {"attachments": sorted(users)})
+            else:
+                self._connections.remove(volume_id)
+
+    def _require_connected(self, volume: Mapping[str, Any]) -> None:
+        users = (self._connections.get(str(volume["volume_id"])) or {}).get("attachments", ())
+        if str(volume.get("attachment_id")) not in users:
+            raise DriverError(f"volume {volume['volume_id']} is not connected to host {self._host}")
+
+    def attach_volume(self, guest: GuestSpec, volume: Mapping[str, Any]) -> None:
+        self._before("attach_volume")
+        self._require_connected(volume)
+        size = int(volume.get("size_gib") or 0)
+        self._change_volumes(guest.server_id, lambda has: {**has, str(volume["volume_id"]): size})
+
+    def detach_volume(self, server_id: str, volume_id: str) -> None:
+        self._before("detach_volume")
+        if server_id in self._guests:
+            self._change_volumes(
+                server_id, lambda has: {key: size for key, size in has.items() if key != volume_id}
+            )
+
+    def extend_volume(self, server_id: str, volume: Mapping[str, Any], size_gib: int) -> None:
+        self._before("extend_volume")
+        volume_id = str(volume["volume_id"])
+        if volume_id not in self.volumes_of(server_id):
+            raise NotFound(f"server {server_id} has no volume {volume_id} on this host")
+        self._change_volumes(server_id, lambda has: {**has, volume_id: size_gib})
+
+    def swap_volume(
+        self, guest: GuestSpec, old: Mapping[str, Any], new: Mapping[str, Any], check: Callable[[], None]
+    ) -> None:
+        self._before("swap_volume")
+        self._require_connected(new)
+        old_id, new_id = str(old["volume_id"]), str(new["volume_id"])
+        has = self.volumes_of(guest.server_id)
+        if new_id in has and old_id not in has:
+            return
+        if old_id not in has:
+            raise NotFound(f"server {guest.server_id} has no volume {old_id} on this host")
+        if self._known(guest.server_id)["power_state"] not in (PowerState.RUNNING, PowerState.PAUSED):
+            raise Conflict(f"server {guest.server_id} does not run")
+        if int(new.get("size_gib") or 0) < int(old.get("size_gib") or 0):
+            raise BadRequest("The new volume is smaller than the old one.")
+        check()
+        size = int(new.get("size_gib") or 0)
+        self._change_volumes(
+            guest.server_id,
+            lambda has: dict((new_id, size) if key == old_id else (key, value) for key, value in has.items()),
+        )
+
+    def quiesce(self, server_id: str) -> None:
+        self._before("quiesce")
+        if self._known(server_id)["power_state"] != PowerState.RUNNING:
+            raise Conflict(f"server {server_id} does not run")
+
+    def unquiesce(self, server_id: str) -> None:
+        self._before("unquiesce")
+        self._known(server_id)
+
+    def volumes_of(self, server_id: str) -> dict[str, int]:
+        """{volume id: GiB as the guest sees it}: for tests."""
+        return dict(self._known(server_id)["spec"].get("volumes") or {})
+
+    def connected(self) -> dict[str, list[str]]:
+        """{volume id: attachments that it is on this host for}: for tests."""
+        return {volume_id: list(each["attachments"]) for volume_id, each in self._connections.items()}
+
+    def _change_volumes(self, server_id: str, change: Callable[[dict[str, int]], dict[str, int]]) -> None:
+        with self._lock:
+            guest = self._known(server_id)
+            spec = {**guest["spec"], "volumes": change(dict(guest["spec"].get("volumes") or {}))}
+            self._guests.put(server_id, {**guest, "spec": spec})
+
+    # -- snapshots -------------------------------------------------------------------
+
     def take_snapshot(self, server_id: str, snapshot_id: str, check: Callable[[], None]) -> None:
         self._before("take_snapshot")
         check()
@@ -377,7 +497,7 @@ class SimulatedDriver(base.ComputeDriver):
         ]
         disks = [
             size for size in (disk.get("root_gib"), disk.get("ephemeral_gib"), disk.get("swap_mib")) if size
-        ]
+        ] + list((spec.get("volumes") or {}).values())
         return {
             "state": "running" if running else "shutdown",
             "driver": "simulated",

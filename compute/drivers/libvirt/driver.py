@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -233,6 +233,40 @@ class LibvirtDriver(ComputeDriver):
         domain = self._find(server_id)
         if domain is not None:
             self._try("pull out the interface", lambda: nics.detach(domain, mac_address))
+
+    # -- volumes -------------------------------------------------------------
+
+    def connector(self) -> dict[str, Any]:
+        raise self._no_volumes()
+
+    def connect_volume(self, volume: Mapping[str, Any]) -> None:
+        raise self._no_volumes()
+
+    def disconnect_volume(self, volume: Mapping[str, Any]) -> None:
+        raise self._no_volumes()
+
+    def attach_volume(self, guest: GuestSpec, volume: Mapping[str, Any]) -> None:
+        raise self._no_volumes()
+
+    def detach_volume(self, server_id: str, volume_id: str) -> None:
+        raise self._no_volumes()
+
+    def extend_volume(self, server_id: str, volume: Mapping[str, Any], size_gib: int) -> None:
+        raise self._no_volumes()
+
+    def swap_volume(
+        self, guest: GuestSpec, old: Mapping[str, Any], new: Mapping[str, Any], check: Callable[[], None]
+    ) -> None:
+        raise self._no_volumes()
+
+    def quiesce(self, server_id: str) -> None:
+        raise self._no_volumes()
+
+    def unquiesce(self, server_id: str) -> None:
+        raise self._no_volumes()
+
+    def _no_volumes(self) -> DriverError:
+        return DriverError(f"host {self._host} can't attach volumes yet")
 
     # -- snapshots -----------------------------------------------------------
 

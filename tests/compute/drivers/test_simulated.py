@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from oslo_config import cfg
 
 from compute.drivers.base import GuestImage, PowerState
 from compute.drivers.simulated import GROUP, OPTS, SimulatedDriver, leftovers
-from core.errors import DriverError, NotFound, Rebuildable
+from core.errors import BadRequest, Conflict, DriverError, NotFound, Rebuildable
 from tests.compute.drivers.specs import make_guest, make_image
 
 
@@ -135,3 +136,81 @@ def test_inventory_follows_the_disks() -> None:
     assert hypervisor.inventory().disk_available_gib == 85
     hypervisor.remove_disks(guest.server_id)
     assert hypervisor.inventory().disk_available_gib == 100
+
+
+def make_volume(size_gib: int = 1, **changes: Any) -> dict[str, Any]:
+    volume_id = str(uuid.uuid4())
+    info = {"driver_volume_type": "local", "device_path": f"/simulated/volume-{volume_id}", "format": "raw"}
+    made = {"volume_id": volume_id, "attachment_id": str(uuid.uuid4()), "connection_info": info}
+    return {**made, "size_gib": size_gib, "device_name": "/dev/vdb", **changes}
+
+
+def test_volumes_are_connected_and_attached(tmp_path: Path) -> None:
+    hypervisor = driver(state_dir=str(tmp_path))
+    server_id, volume = boot(hypervisor), make_volume()
+    guest = make_guest(server_id=server_id)
+    assert hypervisor.connector()["host"] == "host1"
+    with pytest.raises(DriverError, match="not connected"):
+        hypervisor.attach_volume(guest, volume)
+    for _twice in range(2):
+        hypervisor.connect_volume(volume)
+        hypervisor.attach_volume(guest, volume)
+    hypervisor.extend_volume(server_id, volume, 3)
+    again = driver(state_dir=str(tmp_path))
+    assert again.volumes_of(server_id) == {volume["volume_id"]: 3}
+    assert leftovers(tmp_path, {server_id}) == [f"host1 connections {volume['volume_id']}"]
+    for _twice in range(2):
+        again.detach_volume(server_id, volume["volume_id"])
+        again.disconnect_volume(volume)
+    assert again.volumes_of(server_id) == again.connected() == {}
+    again.detach_volume("no-such-server", volume["volume_id"])
+    with pytest.raises(NotFound):
+        again.extend_volume(server_id, volume, 4)
+
+
+def test_a_shared_volume_stays_connected_until_the_last_lets_go() -> None:
+    hypervisor = driver()
+    one = make_volume(multiattach=True)
+    two = {**one, "attachment_id": str(uuid.uuid4())}
+    hypervisor.connect_volume(one)
+    hypervisor.connect_volume(two)
+    hypervisor.disconnect_volume(one)
+    assert hypervisor.connected() == {one["volume_id"]: [two["attachment_id"]]}
+    hypervisor.disconnect_volume(two)
+    assert hypervisor.connected() == {}
+
+
+def test_a_volume_is_swapped() -> None:
+    hypervisor = driver()
+    server_id, old, new, small = boot(hypervisor), make_volume(2), make_volume(3), make_volume(1)
+    guest = make_guest(server_id=server_id)
+    for volume in (old, new, small):
+        hypervisor.connect_volume(volume)
+    hypervisor.attach_volume(guest, old)
+    with pytest.raises(BadRequest, match="smaller"):
+        hypervisor.swap_volume(guest, old, small, lambda: None)
+    with pytest.raises(NotFound):
+        hypervisor.swap_volume(guest, small, new, lambda: None)
+    assert hypervisor.volumes_of(server_id) == {old["volume_id"]: 2}
+    for _twice in range(2):
+        hypervisor.swap_volume(guest, old, new, lambda: None)
+        assert hypervisor.volumes_of(server_id) == {new["volume_id"]: 3}
+    hypervisor.quiesce(server_id)
+    hypervisor.unquiesce(server_id)
+    hypervisor.power_off(server_id, 0)
+    with pytest.raises(Conflict):
+        hypervisor.swap_volume(guest, new, old, lambda: None)
+
+
+def test_a_guest_that_boots_from_a_volume_has_no_root_disk() -> None:
+    hypervisor = driver(disk_gib=100)
+    volume = make_volume(20, boot_index=0)
+    blank = {"kind": "blank", "size_mib": 3000}
+    guest = make_guest(image=make_image(), root_gib=10, volumes=(volume,), local_disks=(blank,))
+    hypervisor.create_disks(guest)  # no image is needed
+    assert hypervisor.inventory().disk_available_gib == 97
+    with pytest.raises(DriverError, match="not connected"):
+        hypervisor.define(guest)
+    hypervisor.connect_volume(volume)
+    hypervisor.define(guest)
+    assert hypervisor.volumes_of(guest.server_id) == {volume["volume_id"]: 20}
