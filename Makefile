@@ -30,7 +30,7 @@ lint: .venv/.test
 
 samples: .venv/.test
 	.venv/bin/oslo-config-generator --config-file etc/config-generator.conf
-	for api in compute image network volume; do \
+	for api in compute image key_manager network volume; do \
 	    .venv/bin/oslopolicy-sample-generator --namespace haneul.$$api --output-file etc/policy/$$api.yaml.sample; \
 	done
 

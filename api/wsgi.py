@@ -18,7 +18,7 @@ from api.common.auth import WsgiApp
 from core import config, logs
 from core.errors import BadRequest
 
-APIS = ("compute", "image", "network", "volume", "metadata")
+APIS = ("compute", "image", "network", "volume", "metadata", "key_manager")
 _lock = threading.Lock()
 _made: list[WsgiApp] = []
 

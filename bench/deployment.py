@@ -22,6 +22,7 @@ from typing import Any
 from cli import cloud, seeds, serve, settings
 from cli import processes as processes_of
 from cli.state import StateFolder, started_at, write_file
+from core import key_file
 from tests.lab import processes, servers
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -144,6 +145,7 @@ class Deployment:
         addresses = settings.Addresses(self.state)
         settings.write_plan(self.state, addresses)
         settings.write_client_files(self.state, addresses)
+        key_file.create(addresses.key_file)
         return files
 
     def _write(self, config: configparser.RawConfigParser, name: str) -> Path:

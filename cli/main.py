@@ -29,6 +29,7 @@ COMMANDS = {
     "serve": ("cli.serve", "run one role, or all, in the foreground"),
     "db": ("cli.database", "make or check the databases"),
     "cell": ("cli.cells", "list or create cells"),
+    "keys": ("cli.keys", "the key file of the key manager: make, change, encrypt anew"),
     "network": ("cli.network", "show where a port's packets go"),
     "complete": ("cli.complete", "print a completion script for bash or zsh"),
 }

@@ -32,6 +32,7 @@ ROLES = {
     "databases": "cli.database:make_role",
     "conductor": "conductor.service:make_role",
     "scheduler": "scheduler.service:make_role",
+    "api-key-manager": "api.key_manager.app:make_role",
     "image": "image.service:make_role",
     "api-image": "api.image.app:make_role",
     "api-network": "api.network.app:make_role",

@@ -29,6 +29,7 @@ PORTS = {
     "network_api": 9696,
     "metadata_api": 8775,
     "volume_api": 8776,
+    "key_manager_api": 9311,
     "vnc": 6080,
     "metrics": 9464,
 }
@@ -42,6 +43,7 @@ CATALOG = (
     # block-storage is the type; clients of today and of old look for the other two as well
     ("cinder", "block-storage", "volume_api", "/v3", "Volumes"),
     ("cinderv3", "volumev3", "volume_api", "/v3", "Volumes"),
+    ("barbican", "key-manager", "key_manager_api", "", "Keys"),
 )
 # the physical network that floating IPs are in, and this machine's address there: private, and the range that
 # people know from OpenStack on one machine. The ranges for documentation (RFC 5737) are in use in some labs
@@ -234,6 +236,7 @@ class Addresses:
     """Where this cloud's services are, as the configuration says."""
 
     def __init__(self, state: StateFolder) -> None:
+        self._state = state
         self._config = read(state.config_file)
 
     def value(self, group: str, name: str, default: str = "") -> str:
@@ -266,6 +269,11 @@ class Addresses:
                 "service_credentials", "auth_url"
             )
         return self.value("identity", "url") or self.url("identity", "/v3")
+
+    @property
+    def key_file(self) -> Path:
+        """What the key manager encrypts secrets with."""
+        return Path(self.value("key_manager_api", "key_file", str(self._state / "keys" / "secrets.keys")))
 
     @property
     def driver(self) -> str:

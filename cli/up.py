@@ -23,10 +23,19 @@ from cli import cloud, packages, seeds, settings
 from cli.down import DAEMON
 from cli.progress import Progress
 from cli.state import CHECKOUT, StateFolder
+from core import key_file
 from core.errors import Unavailable
 
 # what `up` waits for may fail at first: it tries again
-WAITED_FOR = ("identity", "databases", "api-image", "api-compute", "api-network", "api-volume")
+WAITED_FOR = (
+    "identity",
+    "databases",
+    "api-key-manager",
+    "api-image",
+    "api-compute",
+    "api-network",
+    "api-volume",
+)
 SERVER = "openstack server create --flavor m1.nano --image tiny"
 EXAMPLES = """\
 examples:
@@ -123,6 +132,7 @@ class Bringing:
             if self.addresses.embedded:
                 settings.write_plan(self.state, self.addresses)
             settings.write_client_files(self.state, self.addresses)
+            key_file.create(self.addresses.key_file)
 
     def prepare_hypervisor(self) -> None:
         """Packages, then libvirt's daemon. What is missing is said, with the way to get it."""

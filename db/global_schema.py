@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from db import image_schema, network_schema, shared_schema, volume_schema
+from db import image_schema, key_schema, network_schema, shared_schema, volume_schema
 from db.types import NAMING, Json, Name, Time, Uuid, now, table_options
 
 global_metadata = sa.MetaData(naming_convention=NAMING)
@@ -26,6 +26,8 @@ metadef_namespaces = image_schema.metadef_namespaces_table(global_metadata)
 metadef_items = image_schema.metadef_items_table(global_metadata)
 metadef_resource_types = image_schema.metadef_resource_types_table(global_metadata)
 metadef_associations = image_schema.metadef_associations_table(global_metadata)
+
+secrets = key_schema.secrets_table(global_metadata)
 
 network_schema.make_tables(global_metadata)
 volume_schema.make_tables(global_metadata)

@@ -39,6 +39,8 @@ _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _REQUEST_ID = "haneul.request_id"
 _OPERATION = "haneul.operation"
 CONTENT_TYPE = "haneul.content_type"
+ACCEPT = "haneul.accept"
+"""What the client said in these headers: see ``RequestEnvelope``."""
 
 
 class Api:
@@ -273,7 +275,7 @@ class RequestEnvelope:
         ):
             environ["CONTENT_TYPE"] = "application/octet-stream"
         # pecan would negotiate among content types that its one controller does not declare
-        environ.pop("HTTP_ACCEPT", None)
+        environ[ACCEPT] = environ.pop("HTTP_ACCEPT", "*/*")
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             headers = [*headers, *((name, request_id) for name in self._api.request_id_headers)]

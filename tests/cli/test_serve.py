@@ -16,6 +16,7 @@ import pytest
 
 from cli import cloud, seeds, serve, settings
 from cli.state import StateFolder
+from core import key_file
 from core.errors import BadRequest
 from tests.lab import processes, servers
 
@@ -90,6 +91,7 @@ def deployment(
     addresses = settings.Addresses(state)
     settings.write_plan(state, addresses)
     settings.write_client_files(state, addresses)
+    key_file.create(addresses.key_file)
     agent = state / "agent.conf"  # what a hypervisor host gets: no database
     agent.write_text(re.sub(r"(?s)\[database\].*?(?=\n\[)", "", text))
     subprocess.run(

@@ -116,6 +116,7 @@ def test_the_plan_reads_back_as_it_was_written(state: StateFolder) -> None:
         "network": addresses.url("network_api"),
         "block-storage": addresses.url("volume_api", "/v3"),
         "volumev3": addresses.url("volume_api", "/v3"),
+        "key-manager": addresses.url("key_manager_api"),
     }
     assert {user.name for user in plan.users} >= {"nova", "glance", "demo"}
     assert len({user.password for user in plan.users}) == len(plan.users)

@@ -26,6 +26,7 @@ from typing import Any
 
 from cli import cloud, settings
 from cli.state import CHECKOUT, StateFolder
+from core import key_file
 from tests.lab import processes
 from tests.lab.namespaces import Lab, entered
 
@@ -128,6 +129,7 @@ class TwoHosts:
         addresses = settings.Addresses(self.state)
         settings.write_plan(self.state, addresses)
         settings.write_client_files(self.state, addresses)
+        key_file.create(addresses.key_file)
 
     def _host_state(self, host: str) -> StateFolder:
         state = StateFolder(self.folder / host)

@@ -7,7 +7,7 @@ from alembic import op
 
 from db.types import Json, LongText, Time
 
-revision = "0001_d8b35ab9"
+revision = "0001_3bdfc6fe"
 down_revision = None
 branch_labels = None
 depends_on = None
@@ -706,6 +706,38 @@ def upgrade() -> None:
         mysql_collate="utf8mb4_bin",
         mysql_engine="InnoDB",
         if_not_exists=True,
+    )
+    op.create_table(
+        "secrets",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("creator_id", sa.String(length=255), nullable=True),
+        sa.Column("name", sa.String(length=255), nullable=True),
+        sa.Column("secret_type", sa.String(length=16), nullable=False),
+        sa.Column("algorithm", sa.String(length=255), nullable=True),
+        sa.Column("mode", sa.String(length=255), nullable=True),
+        sa.Column("bit_length", sa.Integer(), nullable=True),
+        sa.Column("content_type", sa.String(length=64), nullable=False),
+        sa.Column("expiration", Time(), nullable=True),
+        sa.Column("sealed", LongText, nullable=False, comment="base64 of nonce and ciphertext"),
+        sa.Column("sealed_with", sa.String(length=16), nullable=False, comment="which key of the key file"),
+        sa.Column("created_at", Time(), nullable=False),
+        sa.Column("updated_at", Time(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_secrets")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index(
+        "ix_secrets_list", "secrets", ["project_id", "created_at", "id"], unique=False, if_not_exists=True
+    )
+    op.create_index("ix_secrets_name", "secrets", ["project_id", "name"], unique=False, if_not_exists=True)
+    op.create_index(
+        "ix_secrets_sealed_with", "secrets", ["sealed_with", "id"], unique=False, if_not_exists=True
     )
     op.create_table(
         "security_groups",
