@@ -52,6 +52,48 @@ def _unmoved(row: Row) -> sa.ColumnElement[bool]:
     )
 
 
+_GRANT = (
+    sa.update(intents)
+    .where(
+        intents.c.id.in_(sa.bindparam("ids", expanding=True)),
+        intents.c.state == sa.bindparam("was"),
+        intents.c.attempts == sa.bindparam("had"),
+    )
+    .values(
+        state=IntentState.RUNNING.value,
+        target=sa.bindparam("host"),
+        lease_owner=sa.bindparam("host"),
+        lease_until=sa.bindparam("until", type_=intents.c.lease_until.type),
+        attempts=intents.c.attempts + 1,
+        started_at=sa.func.coalesce(
+            intents.c.started_at, sa.bindparam("moment", type_=intents.c.started_at.type)
+        ),
+        updated_at=sa.bindparam("moment", type_=intents.c.updated_at.type),
+    )
+)
+_LOCK = (
+    sa.select(intents.c.id, intents.c.state, intents.c.attempts)
+    .where(intents.c.id.in_(sa.bindparam("ids", expanding=True)))
+    .order_by(intents.c.id)
+    .with_for_update()  # SQLite, which has no such thing, leaves it out: there a writer is alone
+)
+
+
+def _still_unmoved(connection: sa.Connection, rows: Sequence[Row]) -> list[Row]:
+    """Of ``rows`` those that nobody has moved since they were read; they stay so in this transaction."""
+    found = connection.execute(_LOCK, {"ids": [row["id"] for row in rows]})
+    current = {(id_, state, attempts) for id_, state, attempts in found}
+    return [row for row in rows if (row["id"], row["state"], row["attempts"]) in current]
+
+
+def _alike(rows: Iterable[Row]) -> dict[tuple[str | None, str, int], list[Row]]:
+    """By (host, state, attempts): what one statement can grant."""
+    result: dict[tuple[str | None, str, int], list[Row]] = {}
+    for row in rows:
+        result.setdefault((row["target"], row["state"], row["attempts"]), []).append(row)
+    return result
+
+
 class Journal:
     """The journal of the cell whose database is given."""
 
@@ -118,25 +160,29 @@ class Journal:
 
         Rows come back with their new attempt number.
         """
-        moment, granted = now(), []
+        rows, moment, granted = list(rows), now(), []
+        if not rows:
+            return []
         with self._cell.write() as connection:
-            for row in rows:
-                attempt = row["attempts"] + 1
+            # a batch costs a statement per host, not per intent: what is still as it was read is locked first
+            if len(rows) > 1:
+                rows = _still_unmoved(connection, rows)
+            for (host, state, attempts), alike in _alike(rows).items():
                 done = connection.execute(
-                    sa.update(intents)
-                    .where(_unmoved(row))
-                    .values(
-                        state=IntentState.RUNNING.value,
-                        target=row["target"],
-                        lease_owner=row["target"],
-                        lease_until=moment + self._lease,
-                        attempts=attempt,
-                        started_at=row["started_at"] or moment,
-                        updated_at=moment,
-                    )
+                    _GRANT,
+                    {
+                        "ids": [row["id"] for row in alike],
+                        "was": state,
+                        "had": attempts,
+                        "host": host,
+                        "until": moment + self._lease,
+                        "moment": moment,
+                    },
                 )
-                if done.rowcount == 1:
-                    granted.append({**row, "attempts": attempt, "state": IntentState.RUNNING.value})
+                if done.rowcount == len(alike):
+                    granted += [
+                        {**row, "attempts": attempts + 1, "state": IntentState.RUNNING.value} for row in alike
+                    ]
         return granted
 
     def held_by(self, host: str, silent_s: float = 0) -> list[Row]:
