@@ -29,6 +29,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 MICROVERSION = "2.96"
@@ -121,7 +123,7 @@ class Client:
             status, answer = self._read()
         if status not in expected:
             raise SystemExit(f"{method} {path}: {status} {answer[:300]!r}")
-        return json.loads(answer) if answer else None
+        return orjson.loads(answer) if answer else None
 
     def _read(self) -> tuple[int, bytes]:
         head = b""

@@ -23,12 +23,29 @@ from db.global_schema import (
 )
 from db.types import now
 
+# Built once: the scheduler's claims are carried out for every server.
+_BUMP = (
+    sa.update(providers)
+    .where(providers.c.id == sa.bindparam("provider"), providers.c.generation == sa.bindparam("was"))
+    .values(generation=providers.c.generation + 1)
+)
+_NOTE, _CONSUME, _ALLOCATE = sa.insert(provider_changes), sa.insert(consumers), sa.insert(allocations)
+_HOLD = (
+    sa.select(server_mappings.c.server_id)
+    .where(
+        server_mappings.c.server_id.in_(sa.bindparam("ids", expanding=True)),
+        server_mappings.c.deleted.is_(sa.false()),
+    )
+    .order_by(server_mappings.c.server_id)
+    .with_for_update()  # left out by SQLite, where a writer is alone
+)
+
 
 def note_changes(connection: sa.Connection, provider_ids: Iterable[int], source: str | None = None) -> None:
     """Tell the schedulers that these providers changed; ``source``: the one that knows already."""
     rows = [{"provider_id": id_, "source": source, "created_at": now()} for id_ in sorted(set(provider_ids))]
     if rows:
-        connection.execute(sa.insert(provider_changes), rows)
+        connection.execute(_NOTE, rows)
 
 
 def upsert_host(
@@ -113,11 +130,7 @@ def claim(
     """
     lost, taken = [], []
     for (provider_id, generation), servers in claims.items():
-        done = connection.execute(
-            sa.update(providers)
-            .where(providers.c.id == provider_id, providers.c.generation == generation)
-            .values(generation=generation + 1)
-        )
+        done = connection.execute(_BUMP, {"provider": provider_id, "was": generation})
         if done.rowcount == 1:
             taken.append((provider_id, servers))
         else:
@@ -147,9 +160,9 @@ def claim(
         if amount
     ]
     if owners:
-        connection.execute(sa.insert(consumers), owners)
+        connection.execute(_CONSUME, owners)
     if rows:
-        connection.execute(sa.insert(allocations), rows)
+        connection.execute(_ALLOCATE, rows)
     note_changes(connection, [provider_id for provider_id, _ in taken], source)
     return lost
 
@@ -205,13 +218,7 @@ def _take_back(connection: sa.Connection, pairs: Sequence[tuple[str, int]]) -> N
 
 def hold_mappings(connection: sa.Connection, server_ids: Sequence[str]) -> set[str]:
     """Those of the servers that are not deleted; a deletion that begins now waits for us."""
-    mappings = server_mappings
-    statement = sa.select(mappings.c.server_id).where(
-        mappings.c.server_id.in_(server_ids), mappings.c.deleted.is_(sa.false())
-    )
-    if connection.dialect.name != "sqlite":
-        statement = statement.order_by(mappings.c.server_id).with_for_update()
-    return set(connection.execute(statement).scalars())
+    return set(connection.execute(_HOLD, {"ids": server_ids}).scalars())
 
 
 def cells_of(connection: sa.Connection, server_ids: Sequence[str]) -> dict[str, int]:

@@ -31,7 +31,7 @@ from conductor.ends import end_server, message_of
 from db import cell_schema, global_schema, placement
 from db import servers as db_servers
 from db.sessions import Database, Databases, retrying
-from db.types import now
+from db.types import Time, now
 from lifecycle.states import IntentState
 from scheduler.placement import Decision
 
@@ -40,6 +40,56 @@ Row = dict[str, Any]
 
 
 _TURNS = 4
+
+
+def _ids(column: sa.ColumnElement[Any], name: str = "ids") -> sa.ColumnElement[bool]:
+    return column.in_(sa.bindparam(name, expanding=True))
+
+
+def _moment(name: str = "moment") -> sa.BindParameter[Any]:
+    return sa.bindparam(name, type_=Time())
+
+
+# Built once: building one takes as long as the database needs to carry it out, and a pass has a dozen.
+_INTENTS, _SERVERS = global_schema.intents, global_schema.servers
+_LEASE = (
+    sa.update(_INTENTS)
+    .where(
+        _ids(_INTENTS.c.id),
+        sa.or_(
+            _INTENTS.c.state == IntentState.WAITING.value,
+            sa.and_(_INTENTS.c.state == IntentState.RUNNING.value, _INTENTS.c.lease_until < _moment()),
+        ),
+    )
+    .values(
+        state=IntentState.RUNNING.value,
+        lease_owner=sa.bindparam("owner"),
+        lease_until=_moment("until"),
+        attempts=_INTENTS.c.attempts + 1,
+        started_at=sa.func.coalesce(_INTENTS.c.started_at, _moment()),
+    )
+)
+_READ = sa.select(_SERVERS, db_servers.tagged(_SERVERS)).where(_ids(_SERVERS.c.id))
+_KNOWN = (
+    sa.select(
+        _SERVERS.c.id,
+        _SERVERS.c.generation,
+        db_servers.tagged(_SERVERS),
+        _INTENTS.c.id.label("intent_id"),
+        _INTENTS.c.cancel_requested,
+    )
+    .join(_INTENTS, _INTENTS.c.resource_id == _SERVERS.c.id)
+    .where(_ids(_INTENTS.c.id))
+)
+_FORGET_INTENTS = sa.delete(_INTENTS).where(_ids(_INTENTS.c.id))
+_FORGET_SERVERS = sa.delete(_SERVERS).where(_ids(_SERVERS.c.id))
+_TURN = (
+    sa.update(global_schema.server_mappings)
+    .where(_ids(global_schema.server_mappings.c.server_id))
+    .values(cell_id=sa.bindparam("to_cell"))
+)
+_WRITE_SERVERS, _WRITE_INTENTS = sa.insert(cell_schema.servers), sa.insert(cell_schema.intents)
+_RECORD = sa.insert(global_schema.decisions)
 
 
 class Lost(Exception):
@@ -83,25 +133,14 @@ class Dispatcher:
         moment = now()
         with self._databases.global_.write() as connection:
             if source.cell_id is None:
-                intents = global_schema.intents
                 done = connection.execute(
-                    sa.update(intents)
-                    .where(
-                        intents.c.id.in_([row["id"] for row, _ in placed]),
-                        sa.or_(
-                            intents.c.state == IntentState.WAITING.value,
-                            sa.and_(
-                                intents.c.state == IntentState.RUNNING.value, intents.c.lease_until < moment
-                            ),
-                        ),
-                    )
-                    .values(
-                        state=IntentState.RUNNING.value,
-                        lease_owner=self._owner,
-                        lease_until=moment + self._lease,
-                        attempts=intents.c.attempts + 1,
-                        started_at=sa.func.coalesce(intents.c.started_at, moment),
-                    )
+                    _LEASE,
+                    {
+                        "ids": [row["id"] for row, _ in placed],
+                        "owner": self._owner,
+                        "moment": moment,
+                        "until": moment + self._lease,
+                    },
                 )
                 if done.rowcount != len(placed):
                     raise Lost
@@ -138,7 +177,7 @@ class Dispatcher:
                         keys.in_([(row["intent_id"], row["attempt"]) for row in rows])
                     )
                 )
-            connection.execute(sa.insert(global_schema.decisions), rows)
+            connection.execute(_RECORD, rows)
 
     @retrying
     def back_to_waiting(self, source: Database, ids: Sequence[str]) -> None:
@@ -179,10 +218,9 @@ class Dispatcher:
         return [row for id_, row in granted.items() if id_ not in unmoved]
 
     def _read_global(self, ids: Sequence[str]) -> tuple[dict[str, Row], list[Row]]:
-        servers, tags = global_schema.servers, global_schema.server_tags
-        statement = sa.select(servers, db_servers.tagged(servers)).where(servers.c.id.in_(ids))
+        tags = global_schema.server_tags
         with self._databases.global_.read() as connection:
-            found = {row["id"]: dict(row) for row in connection.execute(statement).mappings()}
+            found = {row["id"]: dict(row) for row in connection.execute(_READ, {"ids": ids}).mappings()}
             # tags are read after the row that counts their changes
             with_tags = [id_ for id_, row in found.items() if row.pop("tagged")]
             if not with_tags:
@@ -219,10 +257,10 @@ class Dispatcher:
             return []
         try:
             with cell.write() as connection:
-                connection.execute(sa.insert(cell_schema.servers), rows)
+                connection.execute(_WRITE_SERVERS, rows)
                 if tags:
                     connection.execute(sa.insert(cell_schema.server_tags), tags)
-                connection.execute(sa.insert(cell_schema.intents), intents)
+                connection.execute(_WRITE_INTENTS, intents)
         except db_exc.DBDuplicateEntry:
             # a pass that died after this step wrote some of them; the host is the same
             return self._write_cell_again(cell, rows, tags, intents)
@@ -289,22 +327,11 @@ class Dispatcher:
         ``copied``: {server id: generation} of the copies.  Returns the intents that
         were cancelled, and those whose server was changed, meanwhile.
         """
-        intents, servers = global_schema.intents, global_schema.servers
-        server_tags, mappings = global_schema.server_tags, global_schema.server_mappings
+        server_tags = global_schema.server_tags
         by_intent = {row["id"]: row["resource_id"] for row, _ in placed}
         with self._databases.global_.write() as connection:
             placement.hold_mappings(connection, list(by_intent.values()))
-            known = connection.execute(
-                sa.select(
-                    servers.c.id,
-                    servers.c.generation,
-                    db_servers.tagged(servers),
-                    intents.c.id.label("intent_id"),
-                    intents.c.cancel_requested,
-                )
-                .join(intents, intents.c.resource_id == servers.c.id)
-                .where(intents.c.id.in_(list(by_intent)))
-            ).all()
+            known = connection.execute(_KNOWN, {"ids": list(by_intent)}).all()
             cancelled = {row.intent_id for row in known if row.cancel_requested}
             now_at = {row.id: row.generation for row in known}
             changed = {
@@ -315,11 +342,9 @@ class Dispatcher:
             turned = {intent: by_intent[intent] for intent in set(by_intent) - cancelled - changed}
             moved = [server for server in turned.values() if server in now_at]
             if moved:
-                connection.execute(sa.delete(intents).where(intents.c.id.in_(list(turned))))
-                connection.execute(
-                    sa.update(mappings).where(mappings.c.server_id.in_(moved)).values(cell_id=cell.cell_id)
-                )
-                connection.execute(sa.delete(servers).where(servers.c.id.in_(moved)))
+                connection.execute(_FORGET_INTENTS, {"ids": list(turned)})
+                connection.execute(_TURN, {"ids": moved, "to_cell": cell.cell_id})
+                connection.execute(_FORGET_SERVERS, {"ids": moved})
                 tagged = {row.id for row in known if row.tagged}
                 if not tagged.isdisjoint(moved):
                     connection.execute(sa.delete(server_tags).where(server_tags.c.server_id.in_(moved)))

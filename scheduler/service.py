@@ -23,10 +23,9 @@ from core import config, logs, metrics
 from core.context import RequestContext
 from core.messaging import Messaging
 from core.pools import Periodic
-from db import global_schema, placement, sessions, volume_services
-from db import intents as db_intents
+from db import cell_schema, global_schema, placement, sessions, volume_services
 from db.sessions import Database, Databases
-from db.types import now
+from db.types import Time, now
 from lifecycle.roles import Role
 from lifecycle.rpc import SCHEDULER_TOPIC, AgentClient
 from lifecycle.states import IntentState
@@ -56,6 +55,24 @@ OPTS = [
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     return [("scheduler", OPTS), *options.list_opts()]
+
+
+def _waiting_creates(intents: sa.Table, *, expired: bool) -> sa.Select[Any]:
+    """Creates without a host; ``expired``: also those of a scheduler that died over them."""
+    waiting = intents.c.state == IntentState.WAITING.value
+    if expired:
+        left = intents.c.lease_until < sa.bindparam("moment", type_=Time())
+        waiting = sa.or_(waiting, sa.and_(intents.c.state == IntentState.RUNNING.value, left))
+    return (
+        sa.select(intents)
+        .where(waiting, intents.c.kind == "server.create", intents.c.target.is_(None))
+        .order_by(intents.c.created_at, intents.c.id)
+        .limit(sa.bindparam("batch"))
+    )
+
+
+_WAITING_GLOBAL = _waiting_creates(global_schema.intents, expired=True)
+_WAITING_IN_CELL = _waiting_creates(cell_schema.intents, expired=False)
 
 
 def make_role(conf: cfg.ConfigOpts) -> SchedulerRole:
@@ -143,20 +160,12 @@ class SchedulerRole(Role):
         self.loader.prune()
 
     def _waiting(self, source: Database) -> list[Row]:
-        intents = db_intents.table(source)
-        waiting = intents.c.state == IntentState.WAITING.value
+        statement = _WAITING_GLOBAL if source.cell_id is None else _WAITING_IN_CELL
+        asked = {"batch": self._conf.scheduler.batch}
         if source.cell_id is None:
-            # also those of a scheduler that died over them
-            expired = sa.and_(intents.c.state == IntentState.RUNNING.value, intents.c.lease_until < now())
-            waiting = sa.or_(waiting, expired)
-        statement = (
-            sa.select(intents)
-            .where(waiting, intents.c.kind == "server.create", intents.c.target.is_(None))
-            .order_by(intents.c.created_at, intents.c.id)
-            .limit(self._conf.scheduler.batch)
-        )
+            asked["moment"] = now()
         with source.read() as connection:
-            return [dict(row) for row in connection.execute(statement).mappings()]
+            return [dict(row) for row in connection.execute(statement, asked).mappings()]
 
     def _try_pass(self, source: Database) -> int:
         """A database that fails must not keep the others' servers waiting."""
