@@ -182,7 +182,7 @@ class Agent:
                     del self._queues[run.resource_id]
             if following is not None:
                 self._pool.spawn(self._execute, *following)
-        if ending == "failed":
+        if ending == "failed" and run.kind.startswith("server."):
             # half a start or stop may have had its effect: the hypervisor's word counts
             self._power_changed(run.resource_id, self.driver.power_state(run.resource_id))
 

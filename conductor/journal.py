@@ -236,11 +236,11 @@ class Journal:
 
     # -- reports -------------------------------------------------------------
 
-    def report(self, reports: Sequence[Row]) -> tuple[list[str], set[str]]:
+    def report(self, reports: Sequence[Row]) -> tuple[list[str], set[tuple[str, str]]]:
         """Write a batch of reports.
 
-        Returns a verdict per report ("ok", "refused", "cancel") and the ids of
-        resources for which something else may start now.
+        Returns a verdict per report ("ok", "refused", "cancel") and the resources
+        (type, id) for which something else may start now.
         """
         rows = self._rows([report["intent_id"] for report in reports])
         verdicts = [self._verdict(rows.get(report["intent_id"]), report) for report in reports]
@@ -267,7 +267,11 @@ class Journal:
         ]
         if endings:
             self.finish_endings([row["id"] for row in endings])
-        freed = {row["resource_id"] for report, row in taken if report["type"] not in _ON_THE_WAY}
+        freed = {
+            (row["resource_type"], row["resource_id"])
+            for report, row in taken
+            if report["type"] not in _ON_THE_WAY
+        }
         return verdicts, freed
 
     def _rows(self, ids: Sequence[str]) -> dict[str, Row]:

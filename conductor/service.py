@@ -197,7 +197,8 @@ class Endpoint:
         verdicts, freed = self._role.journal.report(reports)
         if freed:
             ended = {report["type"] for report in reports}
-            if "cancel" in verdicts:
+            # orders to a host stand in line behind one another; of a server's there is one
+            if "cancel" in verdicts or any(type_ == "host" for type_, _ in freed):
                 self._role.dispatch()
             if ended & {"failed", "retry"}:
                 self._role.ring_scheduler()

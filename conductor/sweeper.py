@@ -118,7 +118,9 @@ class Sweeper:
             error = {
                 "step": row["step"],
                 "code": "haneul.driver.host",
-                "message": f"the host of this server {since}",
+                "message": f"the host {row['target']} {since}"
+                if row["resource_type"] == "host"
+                else f"the host of this server {since}",
             }
             creating = row["kind"] == "server.create"
             cleanup = cleanup_of(row) if row["kind"] in CLEANUP_OF else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from api.common.operations import Controller
+from api.compute.aggregate_images import AggregateImagesController
 from api.compute.aggregates import AggregatesController
 from api.compute.availability_zones import AvailabilityZonesController
 from api.compute.console_auth_tokens import ConsoleAuthTokensController
@@ -55,6 +56,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     OsServicesController,
     HypervisorsController,
     AggregatesController,
+    AggregateImagesController,
     AvailabilityZonesController,
     ServerGroupsController,
     HostsController,

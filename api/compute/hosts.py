@@ -34,6 +34,8 @@ class HostsController(Controller):
     def index(self, call: Call) -> dict[str, Any]:
         """List hosts by service."""
         rows, _ = db_services.list_(self.services.databases)
+        # clients take the first for a hypervisor
+        rows.sort(key=lambda row: row["binary"] != db_services.COMPUTE)
         with self.services.databases.global_.read() as connection:
             zones = db_aggregates.zones(connection)
         # empty: not asked for

@@ -12,6 +12,7 @@
 | server.detach_interface | pull the NIC out of the guest → let its port go |
 | server.delete | power off and forget → let ports go → remove disks |
 | server.cleanup | the same, on a host that was down when its server was deleted or built elsewhere |
+| host.cache_image | fetch an image before a server needs it |
 
 While the network agent plugs the ports, the image is fetched: so they come first, and are waited for last.
 
@@ -25,7 +26,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from compute.actions import ports
-from compute.drivers.base import ComputeDriver, GuestSpec, PowerState
+from compute.drivers.base import ComputeDriver, GuestImage, GuestSpec, PowerState
 from core.errors import Rebuildable
 from lifecycle.steps import Action, Registry, Run, Step
 
@@ -50,6 +51,10 @@ def _cache_image(run: Run) -> None:
     guest = _guest(run)
     if guest.image is not None:
         _driver(run).cache_image(guest.image, run.worker.images.fetch)
+
+
+def _cache_ordered_image(run: Run) -> None:
+    _driver(run).cache_image(GuestImage.from_dict(run.arguments["image"]), run.worker.images.fetch)
 
 
 def _create_disks(run: Run) -> None:
@@ -223,6 +228,11 @@ ACTIONS = Registry(
             undo_on_failure=False,
         )
         for kind, release in (("server.delete", ports.release), ("server.cleanup", ports.release_here))
+    ),
+    Action(
+        "host.cache_image",
+        (Step("cache_image", _cache_ordered_image, no_undo="the cache is shared and expires by itself"),),
+        undo_on_failure=False,
     ),
 )
 

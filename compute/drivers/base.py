@@ -45,6 +45,12 @@ class GuestImage:
     min_ram_mib: int = 0
     properties: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> GuestImage:
+        """Build from ``dataclasses.asdict``'s result; unknown keys (a newer sender's) are ignored."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{key: value for key, value in data.items() if key in known})
+
 
 @dataclasses.dataclass(frozen=True)
 class GuestSpec:
@@ -106,8 +112,7 @@ class GuestSpec:
         values = {key: value for key, value in data.items() if key in known}
         image = values.get("image")
         if isinstance(image, dict):
-            image_fields = {field.name for field in dataclasses.fields(GuestImage)}
-            values["image"] = GuestImage(**{k: v for k, v in image.items() if k in image_fields})
+            values["image"] = GuestImage.from_dict(image)
         for key in ("nics", "volumes", "local_disks", "personality"):
             values[key] = tuple(values.get(key) or ())
         return cls(**values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import uuid
 from collections.abc import Callable, Mapping
 
 import sqlalchemy as sa
@@ -12,7 +13,7 @@ from compute.actions.servers import ACTIONS
 from conductor.ends import cleanup_of
 from conductor.journal import Journal
 from core.context import admin_context
-from db import cell_schema
+from db import cell_schema, image_caching
 from db import intents as db_intents
 from lifecycle.rpc import ConductorClient
 from lifecycle.states import SERVER
@@ -118,6 +119,14 @@ def _detach(cloud: Cloud, server_id: str) -> None:
     cloud.act("server.detach_interface", server_id, nic=cloud.server(server_id)["network_info"][0])
 
 
+def _cache_image(cloud: Cloud, server_id: str) -> None:
+    """Nothing of a server's: its host is to have an image ready."""
+    host = cloud.server(server_id)["host"]
+    image = {"id": str(uuid.uuid4()), "name": "i", "disk_format": "qcow2", "size_bytes": 1}
+    (ids,) = image_caching.order(cloud.databases, [host], [image], admin_context()).values()
+    ConductorClient(cloud.messaging).ring(ids)
+
+
 CASES: Mapping[str, Case] = {
     "server.create": Case(None, lambda cloud, server_id: None, "active"),
     "server.start": Case("stopped", _act("server.start"), "active"),
@@ -130,6 +139,7 @@ CASES: Mapping[str, Case] = {
     "server.detach_interface": Case("active", _detach, "active"),
     "server.delete": Case("active", lambda cloud, server_id: cloud.delete(server_id), "deleted"),
     "server.cleanup": Case("active", _abandon, "deleted"),
+    "host.cache_image": Case("active", _cache_image, "active"),
 }
 """A kind that is missing here fails ``test_every_kind_has_a_case``."""
 

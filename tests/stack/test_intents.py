@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from core.context import admin_context
+from db import image_caching
+from lifecycle.rpc import ConductorClient
 from tests.stack.cloud import Cloud, wait_for
 
 
@@ -74,3 +78,28 @@ def test_the_password_is_forgotten_once_the_server_is_built(cloud: Cloud) -> Non
     cloud.wait_state(server_id, "active")
     (intent,) = cloud.intents(server_id)
     assert intent["arguments"]["guest"]["admin_password"] is None
+
+
+def test_a_host_fetches_ordered_images_one_after_the_other(tmp_path: Path) -> None:
+    """Also when no sweep comes along: the end of one hands out the next."""
+    cloud = Cloud(
+        tmp_path,
+        ["h1", "h2"],
+        **{"conductor.sweep_interval_s": 3600},
+    )
+    cloud.start()
+    try:
+        images = [
+            {"id": str(uuid.uuid4()), "name": f"image-{n}", "disk_format": "raw", "size_bytes": 1}
+            for n in range(4)
+        ]
+        (ids,) = image_caching.order(cloud.databases, cloud.hosts, images, admin_context()).values()
+        assert len(ids) == 8
+        ConductorClient(cloud.messaging).ring(ids)
+
+        def states() -> list[str]:
+            return [row["state"] for row in image_caching.progress(cloud.databases, cloud.hosts)]
+
+        wait_for(lambda: states() == ["done"] * 8, "all are fetched", describe=states)
+    finally:
+        cloud.stop()

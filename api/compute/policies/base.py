@@ -16,3 +16,10 @@ def rule(name: str, check: str, description: str, *calls: tuple[str, str]) -> os
         [{"method": method, "path": path} for method, path in calls],
         scope_types=["project"],
     )
+
+
+def plain(name: str, check: str, description: str, path: str, method: str = "GET") -> oslo_policy.RuleDefault:
+    """A documented default whose name does not begin with the common prefix."""
+    return oslo_policy.DocumentedRuleDefault(
+        name, check, description, [{"method": method, "path": path}], scope_types=["project"]
+    )

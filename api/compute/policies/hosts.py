@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.compute.policies.base import rule
+from api.compute.policies.base import plain, rule
 from core.policy import ADMIN, ANYONE
 
 _HV = "/os-hypervisors"
@@ -30,6 +30,8 @@ RULES = [
     rule("os-aggregates:add_host", ADMIN, "Add a host.", ("POST", _AG + "/action")),
     rule("os-aggregates:remove_host", ADMIN, "Remove a host.", ("POST", _AG + "/action")),
     rule("os-aggregates:set_metadata", ADMIN, "Set metadata.", ("POST", _AG + "/action")),
+    plain("compute:aggregates:images", ADMIN, "Have hosts fetch images.", _AG + "/images", "POST"),
+    plain("haneul:aggregates:images", ADMIN, "See which have.", "/haneul/aggregates/{aggregate_id}/images"),
     rule("os-hosts:list", ADMIN, "List hosts.", ("GET", "/os-hosts")),
     rule("os-hosts:show", ADMIN, "Show what a host has.", ("GET", _HOST)),
     rule("os-hosts:update", ADMIN, "Enable or disable a host.", ("PUT", _HOST)),

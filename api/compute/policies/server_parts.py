@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from oslo_policy import policy as oslo_policy
-
-from api.compute.policies.base import rule
+from api.compute.policies.base import plain, rule
 from core.policy import ADMIN, PROJECT_MEMBER_OR_ADMIN, PROJECT_READER_OR_ADMIN
 
 _SERVER = "/servers/{server_id}"
@@ -13,12 +11,6 @@ _ACTION = ("POST", _SERVER + "/action")
 
 def _call(method: str, path: str) -> tuple[str, str]:
     return method, _SERVER + path
-
-
-def _plain(name: str, check: str, description: str, path: str) -> oslo_policy.RuleDefault:
-    return oslo_policy.DocumentedRuleDefault(
-        name, check, description, [{"method": "GET", "path": path}], scope_types=["project"]
-    )
 
 
 _ACTIONS = [
@@ -133,16 +125,14 @@ _PARTS = [
     rule("servers:migrations:index", ADMIN, "List a server's migrations.", _call("GET", "/migrations")),
     rule("servers:migrations:show", ADMIN, "Show one.", _call("GET", "/migrations/{migration_id}")),
     rule("servers:migrations:delete", ADMIN, "Abort one.", _call("DELETE", "/migrations/{migration_id}")),
-    _plain(
-        "compute:server:topology:index", PROJECT_READER_OR_ADMIN, "See NUMA cells.", _SERVER + "/topology"
-    ),
-    _plain(
+    plain("compute:server:topology:index", PROJECT_READER_OR_ADMIN, "See NUMA cells.", _SERVER + "/topology"),
+    plain(
         "haneul:servers:placement",
         PROJECT_READER_OR_ADMIN,
         "See why a server is where it is, or nowhere.",
         "/haneul" + _SERVER + "/placement",
     ),
-    _plain(
+    plain(
         "haneul:servers:placement:hosts",
         ADMIN,
         "See the same with the names of hosts.",

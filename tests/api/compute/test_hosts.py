@@ -220,8 +220,8 @@ def test_availability_zones(api: Api, services: ComputeServices) -> None:
 
 
 def test_os_hosts_until_2_42(api: Api, services: ComputeServices) -> None:
-    cloud.add_host(services, "h1")
     cloud.add_service(services, "c1", "nova-conductor")
+    cloud.add_host(services, "h1")
     cloud.add_server(services, "h1", vcpus=2)
     assert api.get("/os-hosts", as_=ADMIN).json["hosts"] == [
         {"host_name": "h1", "service": "compute", "zone": "nova"},
