@@ -17,6 +17,7 @@ import dataclasses
 import json
 import os
 import secrets
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,9 @@ def _install_mariadb(folder: Path, user: str | None, log: Path) -> Path:
     return data
 
 
-def start_mariadb(folder: Path, *, durable: bool = False, buffer_pool_mib: int = 64) -> MariaDB:
+def start_mariadb(
+    folder: Path, *, durable: bool = False, buffer_pool_mib: int = 64, flags: Sequence[str] = ()
+) -> MariaDB:
     """MariaDB in ``folder``. ``durable``: as a production server, except that the log is flushed each second."""
     program = _program("mariadb")
     user = processes.unprivileged("mysql")
@@ -234,6 +237,7 @@ def start_mariadb(folder: Path, *, durable: bool = False, buffer_pool_mib: int =
             "--innodb-log-file-size=48M",
             "--character-set-server=utf8mb4",
             *(["--innodb-flush-log-at-trx-commit=2"] if durable else relaxed),
+            *flags,
         ],
         log=log,
         user=user,
@@ -253,8 +257,10 @@ def start_mariadb(folder: Path, *, durable: bool = False, buffer_pool_mib: int =
     return server
 
 
-def start_postgresql(folder: Path, *, durable: bool = False) -> PostgreSQL:
-    """PostgreSQL in ``folder``; not ``durable``: without fsync."""
+def start_postgresql(
+    folder: Path, *, durable: bool = False, more: Mapping[str, str] | None = None
+) -> PostgreSQL:
+    """PostgreSQL in ``folder``; not ``durable``: without fsync. ``more``: settings of the server."""
     program = _program("postgresql")
     user = processes.unprivileged("postgres")
     data, log = folder / "data", folder / "postgresql.log"
@@ -289,6 +295,7 @@ def start_postgresql(folder: Path, *, durable: bool = False) -> PostgreSQL:
         "fsync": "on" if durable else "off",
         "synchronous_commit": "off",
         "full_page_writes": "on" if durable else "off",
+        **(more or {}),
     }
     flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     process = processes.start(
@@ -308,7 +315,7 @@ def start_postgresql(folder: Path, *, durable: bool = False) -> PostgreSQL:
     return server
 
 
-def start_rabbitmq(folder: Path) -> RabbitMQ:
+def start_rabbitmq(folder: Path, configuration: str = "") -> RabbitMQ:
     """RabbitMQ in ``folder``, with a port mapper (epmd) of its own, so that it meets no other node."""
     if processes.find_program("epmd", "/usr/lib/erlang/erts-*/bin") is None:
         raise NotStarted("epmd is not installed (Debian: apt-get install erlang-base)")
@@ -324,7 +331,7 @@ def start_rabbitmq(folder: Path) -> RabbitMQ:
         "log.console = false\n"
         "log.file.level = warning\n"
         "vm_memory_high_watermark.absolute = 512MB\n"
-        "disk_free_limit.absolute = 50MB\n"
+        "disk_free_limit.absolute = 50MB\n" + configuration
     )
     (folder / "enabled_plugins").write_text("[].\n")
     environment = {
