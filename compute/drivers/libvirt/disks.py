@@ -1,24 +1,38 @@
 """A guest's folder on the host: root, ephemeral and swap disks, config drive, console log.
 
-    INSTANCES/SERVER_ID/root.qcow2 | root.raw, ephemeral.raw, swap.raw, config.iso, console.log
+    INSTANCES/SERVER_ID/root.qcow2 | root.raw, ephemeral.raw, swap.raw, blank.raw, config.iso, console.log
+
+Further disks of a kind are numbered: ephemeral1.raw. A guest that boots from a volume has no root disk.
 
 Files are made under another name and renamed: whoever sees one sees a whole one.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from oslo_config import cfg
 
 from compute.drivers.base import GuestSpec
 from compute.drivers.libvirt import config_drive
 from compute.drivers.libvirt.images import ImageCache, image_info, qemu_img, run_tool
-from core.errors import BadRequest, Rebuildable
+from core.errors import BadRequest, DriverError, Rebuildable
 
 _GIB = 1 << 30
+_KINDS = ("ephemeral", "swap", "blank")
+_MAKERS = {
+    "ext4": ("-q", "-F", "-L"),
+    "ext3": ("-q", "-F", "-L"),
+    "ext2": ("-q", "-F", "-L"),
+    "xfs": ("-q", "-f", "-L"),
+    "vfat": ("-n",),
+}
+"""file systems → arguments, before the label"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +40,12 @@ class Disk:
     """One disk of a guest, as the domain needs it."""
 
     role: str
-    """root, ephemeral, swap or config"""
+    """root, ephemeral, swap, blank or config"""
     path: Path
     format: str
     read_only: bool = False
+    wishes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """``compute.volumes.LocalDisk``: bus, device type and name that were asked for"""
 
 
 class Disks:
@@ -54,19 +70,10 @@ class Disks:
         """Have all disks; those that are there are kept."""
         folder = self.folder(guest.server_id)
         folder.mkdir(parents=True, exist_ok=True)
-        self._root(guest, folder)
-        if guest.ephemeral_gib:
-            self._formatted(
-                folder / "ephemeral.raw",
-                guest.ephemeral_gib * _GIB,
-                "mkfs.ext4",
-                "-q",
-                "-F",
-                "-L",
-                "ephemeral0",
-            )
-        if guest.swap_mib:
-            self._formatted(folder / "swap.raw", guest.swap_mib << 20, "mkswap")
+        if guest.boots_locally:
+            self._root(guest, folder)
+        for number, name, disk in _numbered(guest):
+            self._formatted(folder / name, int(disk["size_mib"]) << 20, *_format_command(disk, number))
         if guest.config_drive:
             config_drive.write(folder / "config.iso", guest)
 
@@ -122,24 +129,36 @@ class Disks:
         part = target.with_suffix(".part")
         with part.open("wb") as file:
             file.truncate(size)
-        run_tool(*command, str(part))
+        if command:
+            run_tool(*command, str(part))
         part.replace(target)
 
-    def of(self, server_id: str) -> list[Disk]:
-        """The disks that are there, in the order in which the guest sees them."""
-        folder = self.folder(server_id)
-        names = (
-            ("root", "root.qcow2", "qcow2"),
-            ("root", "root.raw", "raw"),
-            ("ephemeral", "ephemeral.raw", "raw"),
-            ("swap", "swap.raw", "raw"),
-            ("config", "config.iso", "raw"),
-        )
-        return [
-            Disk(role, folder / name, fmt, read_only=role == "config")
-            for role, name, fmt in names
-            if (folder / name).exists()
+    def of(self, guest: GuestSpec) -> list[Disk]:
+        """The disks in the order in which the guest sees them. :raises DriverError: one is missing."""
+        folder = self.folder(guest.server_id)
+        found = [
+            Disk(str(disk["kind"]), folder / name, "raw", wishes=disk) for _, name, disk in _numbered(guest)
         ]
+        if guest.boots_locally:
+            root = self.root(guest.server_id)
+            found.insert(0, root or Disk("root", folder / "root", "raw"))
+        if guest.config_drive:
+            found.append(Disk("config", folder / "config.iso", "raw", read_only=True))
+        for disk in found:
+            if not disk.path.exists():
+                raise DriverError(f"server {guest.server_id} has no {disk.role} disk on this host")
+        return found
+
+    def root(self, server_id: str) -> Disk | None:
+        """The root disk, if it lies here."""
+        for fmt in ("qcow2", "raw"):
+            path = self.folder(server_id) / f"root.{fmt}"
+            if path.exists():
+                return Disk("root", path, fmt)
+        return None
+
+    def has_config_drive(self, server_id: str) -> bool:
+        return (self.folder(server_id) / "config.iso").exists()
 
     def remove(self, server_id: str) -> None:
         """Remove a guest's folder; content when there is none."""
@@ -155,3 +174,32 @@ class Disks:
             if backing:
                 used.add(str(backing))
         return used
+
+
+def _numbered(guest: GuestSpec) -> list[tuple[int, str, dict[str, Any]]]:
+    """(number among its kind, file name, disk) of the disks beside the root disk."""
+    counts: collections.Counter[str] = collections.Counter()
+    found = []
+    for disk in guest.disks_beside_root():
+        kind = str(disk["kind"])
+        if kind not in _KINDS:
+            raise BadRequest(f"There is no local disk of kind {kind!r}.")
+        number = counts[kind]
+        counts[kind] += 1
+        found.append((number, f"{kind}{number or ''}.raw", disk))
+    return found
+
+
+def _format_command(disk: Mapping[str, Any], number: int) -> tuple[str, ...]:
+    """What makes the file system that was asked for; empty: none. :raises BadRequest: it is not offered."""
+    asked = str(disk.get("guest_format") or "").lower()
+    if disk["kind"] == "swap" or asked == "swap":
+        return ("mkswap",)
+    if not asked and disk["kind"] == "blank":
+        return ()
+    fmt, label = asked or "ext4", f"ephemeral{number}"
+    if fmt not in _MAKERS:
+        raise BadRequest(
+            f"A disk can't be formatted as {fmt!r}: one of {', '.join(_MAKERS)}, swap is expected."
+        )
+    return (f"mkfs.{fmt}", *_MAKERS[fmt], label)

@@ -7,21 +7,37 @@ properties (hw_disk_bus, hw_machine_type, …) have upstream's names and values.
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lxml import etree
 from oslo_config import cfg
 
+from compute import volumes
 from compute.drivers.base import GuestSpec
+from compute.drivers.libvirt.disk_xml import (
+    CONFIG_DRIVE_AT,
+    DiskDevice,
+    Names,
+    Source,
+    bus_of,
+    choice,
+    scsi_controller,
+    scsi_unit,
+    volume_device,
+)
 from compute.drivers.libvirt.disks import Disk
 from core.errors import BadRequest
 
 NAMESPACE = "urn:haneul:server:1"
-_PREFIX = {"virtio": "vd", "scsi": "sd", "sata": "sd", "usb": "sd", "ide": "hd"}
 _NIC_MODELS = ("virtio", "e1000", "e1000e", "rtl8139", "ne2k_pci", "pcnet", "vmxnet3")
 _VIDEO_MODELS = ("vga", "cirrus", "qxl", "virtio", "bochs", "none")
 _UEFI_MIN_MIB = 256
+_OTHER_PORTS = 4  # channel, balloon, random numbers, a SCSI or USB controller
+_SPARE_PORTS = 4  # at least so much can be plugged in
+_MOST_PORTS = 28
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +50,18 @@ class Host:
     emulator: str | None = None
 
 
-def build(conf: cfg.ConfigOpts, host: Host, guest: GuestSpec, disks: list[Disk], console_log: Path) -> str:
-    """The whole domain as text. :raises BadRequest: an image property has a value that is not offered."""
+def build(
+    conf: cfg.ConfigOpts,
+    host: Host,
+    guest: GuestSpec,
+    disks: list[Disk],
+    console_log: Path,
+    attached: Sequence[tuple[Mapping[str, Any], Source]] = (),
+) -> str:
+    """The whole domain as text; ``attached`` volumes in the order of ``compute.volumes.in_order``.
+
+    :raises BadRequest: an image property, or a block device, has a value that is not offered.
+    """
     properties = guest.image.properties if guest.image else {}
     domain = etree.Element("domain", type=host.virt_type)
     _text(domain, "uuid", guest.server_id)
@@ -43,7 +69,7 @@ def build(conf: cfg.ConfigOpts, host: Host, guest: GuestSpec, disks: list[Disk],
     _metadata(domain, guest)
     _text(domain, "memory", guest.memory_mib, unit="MiB")
     _text(domain, "vcpu", guest.vcpus)
-    machine = str(properties.get("hw_machine_type") or conf.libvirt.hw_machine_type)
+    machine = machine_of(conf, guest)
     _os(domain, host, guest, properties, machine)
     features = _add(domain, "features")
     _add(features, "acpi")
@@ -55,16 +81,27 @@ def build(conf: cfg.ConfigOpts, host: Host, guest: GuestSpec, disks: list[Disk],
     devices = _add(domain, "devices")
     if host.emulator:
         _text(devices, "emulator", host.emulator)
-    _disks(devices, conf, disks, properties)
-    if "q35" in machine:
-        _root_ports(devices, conf.libvirt.num_pcie_ports)
-    _add(devices, "controller", type="usb", model="none")
+    found = _disks(conf, disks, attached, properties, machine)
+    buses = {disk.bus for disk in found}
+    if "scsi" in buses:
+        devices.append(scsi_controller(properties))
+    for disk in found:
+        devices.append(disk.element())
+    if "q35" in machine and conf.libvirt.num_pcie_ports:
+        used = sum(disk.bus == "virtio" for disk in found) + len(guest.nics) + _OTHER_PORTS
+        _root_ports(devices, min(max(conf.libvirt.num_pcie_ports, used + _SPARE_PORTS), _MOST_PORTS))
+    _add(devices, "controller", type="usb", model="qemu-xhci" if "usb" in buses else "none")
     _consoles(devices, console_log)
     _screen(devices, conf, properties)
     for nic in guest.nics:
         devices.append(nic_element(nic, properties))
     _helpers(devices)
     return etree.tostring(domain, pretty_print=True, encoding="unicode")
+
+
+def machine_of(conf: cfg.ConfigOpts, guest: GuestSpec) -> str:
+    properties = guest.image.properties if guest.image else {}
+    return str(properties.get("hw_machine_type") or conf.libvirt.hw_machine_type)
 
 
 def domain_name(server_id: str) -> str:
@@ -79,13 +116,6 @@ def _text(parent: Any, tag: str, text: Any, **attributes: Any) -> Any:
     element = _add(parent, tag, **attributes)
     element.text = str(text)
     return element
-
-
-def _choice(properties: dict[str, Any], name: str, default: str, allowed: tuple[str, ...]) -> str:
-    value = str(properties.get(name) or default)
-    if value not in allowed:
-        raise BadRequest(f"Image property {name} is {value!r}: one of {', '.join(allowed)} is expected.")
-    return value
 
 
 def _metadata(domain: Any, guest: GuestSpec) -> None:
@@ -110,7 +140,7 @@ def _printable(text: str) -> str:
 
 
 def _os(domain: Any, host: Host, guest: GuestSpec, properties: dict[str, Any], machine: str) -> None:
-    firmware = _choice(properties, "hw_firmware_type", "bios", ("bios", "uefi"))
+    firmware = choice(properties, "hw_firmware_type", "bios", ("bios", "uefi"))
     if firmware == "uefi":
         if guest.memory_mib < _UEFI_MIN_MIB:
             raise BadRequest(
@@ -121,11 +151,9 @@ def _os(domain: Any, host: Host, guest: GuestSpec, properties: dict[str, Any], m
         os_ = _add(domain, "os")
     _text(os_, "type", "hvm", arch=host.arch, machine=machine)
     if firmware == "uefi":
-        secure = _choice(properties, "os_secure_boot", "disabled", ("disabled", "optional", "required"))
+        secure = choice(properties, "os_secure_boot", "disabled", ("disabled", "optional", "required"))
         features = _add(os_, "firmware")
         _add(features, "feature", enabled="yes" if secure == "required" else "no", name="secure-boot")
-    else:
-        _add(os_, "boot", dev="hd")
     if str(properties.get("hw_boot_menu", "")).lower() in ("true", "1", "yes"):
         _add(os_, "bootmenu", enable="yes")
 
@@ -170,21 +198,66 @@ def _clock(domain: Any, host: Host, properties: dict[str, Any]) -> None:
         _add(clock, "timer", name="hpet", present="no")
 
 
-def _disks(devices: Any, conf: cfg.ConfigOpts, disks: list[Disk], properties: dict[str, Any]) -> None:
-    bus = _choice(properties, "hw_disk_bus", "virtio", ("virtio", "scsi", "sata", "ide", "usb"))
-    if bus == "scsi":
-        model = _choice(properties, "hw_scsi_model", "virtio-scsi", ("virtio-scsi", "lsilogic", "auto"))
-        _add(devices, "controller", type="scsi", index=0, model=model)
-    for index, disk in enumerate(disks):
-        element = _add(devices, "disk", type="file", device="disk")
-        cache = "writeback" if disk.role in ("config", "swap") else conf.libvirt.disk_cachemodes
-        driver = _add(element, "driver", name="qemu", type=disk.format, cache=cache)
-        if not disk.read_only:
-            driver.set("discard", "unmap")
-        _add(element, "source", file=disk.path)
-        _add(element, "target", dev=f"{_PREFIX[bus]}{chr(ord('a') + index)}", bus=bus)
-        if disk.read_only:
-            _add(element, "readonly")
+def _disks(
+    conf: cfg.ConfigOpts,
+    local: list[Disk],
+    attached: Sequence[tuple[Mapping[str, Any], Source]],
+    properties: dict[str, Any],
+    machine: str,
+) -> list[DiskDevice]:
+    """All disks in the order in which guests see them: what it boots from, local ones, other volumes, config drive."""
+    names = Names()
+    ranks = sorted({0, *(volumes.boot_index(volume) or 0 for volume, _ in attached)})
+
+    def device(volume: Mapping[str, Any], source: Source) -> DiskDevice:
+        index = volumes.boot_index(volume)
+        return volume_device(
+            volume,
+            source,
+            properties,
+            machine=machine,
+            names=names,
+            cache=cache_for(conf, source),
+            boot_order=None if index is None else ranks.index(index) + 1,
+        )
+
+    found = [device(*each) for each in attached if volumes.boot_index(each[0]) == 0]
+    found += [_local_disk(conf, disk, names, properties, machine) for disk in local if disk.role != "config"]
+    found += [device(*each) for each in attached if volumes.boot_index(each[0]) != 0]
+    found += [_local_disk(conf, disk, names, properties, machine) for disk in local if disk.role == "config"]
+    return found
+
+
+def _local_disk(
+    conf: cfg.ConfigOpts, disk: Disk, names: Names, properties: dict[str, Any], machine: str
+) -> DiskDevice:
+    kind = str(disk.wishes.get("device_type") or "disk")
+    bus = bus_of(disk.wishes.get("disk_bus"), kind, properties, machine)
+    # on other buses a far name would mean controllers that nobody needs
+    at = CONFIG_DRIVE_AT if disk.role == "config" and bus == "virtio" else 0
+    target = names.take(bus, disk.wishes.get("device_name"), at)
+    return DiskDevice(
+        Source("file", str(disk.path), disk.format),
+        target,
+        bus,
+        device=kind,
+        cache="writeback" if disk.role in ("config", "swap") else conf.libvirt.disk_cachemodes,
+        discard=True,
+        read_only=disk.read_only or kind == "cdrom",
+        boot_order=1 if disk.role == "root" else None,
+        scsi_unit=scsi_unit(bus, target, properties),
+    )
+
+
+def cache_for(conf: cfg.ConfigOpts, source: Source) -> str:
+    """The cache mode of a volume's file: as configured, but where the file system takes no O_DIRECT."""
+    mode = str(conf.libvirt.disk_cachemodes)
+    if mode in ("none", "directsync") and source.kind == "file":
+        try:
+            os.close(os.open(source.name, os.O_RDONLY | os.O_DIRECT))
+        except OSError:
+            return "writeback" if mode == "none" else "writethrough"
+    return mode
 
 
 def _root_ports(devices: Any, count: int) -> None:
@@ -209,7 +282,7 @@ def _screen(devices: Any, conf: cfg.ConfigOpts, properties: dict[str, Any]) -> N
         return
     graphics = _add(devices, "graphics", type="vnc", port=-1, autoport="yes", listen=conf.libvirt.vnc_listen)
     _add(graphics, "listen", type="address", address=conf.libvirt.vnc_listen)
-    model = _choice(properties, "hw_video_model", "vga", _VIDEO_MODELS)
+    model = choice(properties, "hw_video_model", "vga", _VIDEO_MODELS)
     video = _add(devices, "video")
     _add(video, "model", type=model)
     if model != "none":
@@ -234,7 +307,7 @@ def nic_element(nic: dict[str, Any], properties: dict[str, Any]) -> Any:
         interface = etree.Element("interface", type="ethernet")
         _add(interface, "target", dev=nic["device"], managed="no")
     _add(interface, "mac", address=nic["mac_address"])
-    _add(interface, "model", type=_choice(properties, "hw_vif_model", "virtio", _NIC_MODELS))
+    _add(interface, "model", type=choice(properties, "hw_vif_model", "virtio", _NIC_MODELS))
     if nic.get("mtu"):
         _add(interface, "mtu", size=nic["mtu"])
     return interface

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,7 +38,10 @@ from compute.drivers.libvirt import (
 )
 from compute.drivers.libvirt.connection import POWER_STATES, Connection
 from compute.drivers.libvirt.disks import Disks
+from compute.drivers.libvirt.host_volumes import HostVolumes
 from compute.drivers.libvirt.images import ImageCache
+from compute.drivers.libvirt.volume_methods import VolumeMethods
+from compute.volumes import in_order
 from core.errors import Conflict, DriverError, NotFound, Rebuildable
 
 LOG = logging.getLogger(__name__)
@@ -48,7 +51,7 @@ _ACPI_AGAIN_S = 10.0
 _SCREEN_TRIES = 5  # see _start: how often another process may be faster at taking a VNC port
 
 
-class LibvirtDriver(ComputeDriver):
+class LibvirtDriver(VolumeMethods, ComputeDriver):
     """One host's libvirtd."""
 
     def __init__(self, conf: cfg.ConfigOpts, host: str) -> None:
@@ -61,6 +64,9 @@ class LibvirtDriver(ComputeDriver):
         self._disks = Disks(conf, self._instances, self._cache)
         self._connection = Connection(conf.libvirt.connection_uri or daemon.find_uri(self._state))
         self._verdict = probe.Verdict("qemu", "")
+        self._host_volumes = HostVolumes(
+            conf, host, self._state / "connections", self._connection.get, self._state / "locks"
+        )
 
     # -- the host ------------------------------------------------------------
 
@@ -135,11 +141,14 @@ class LibvirtDriver(ComputeDriver):
 
     def define(self, guest: GuestSpec) -> None:
         capabilities = domain_xml.Host(self._verdict.virt_type)
-        disks = self._disks.of(guest.server_id)
-        if not disks:
-            raise DriverError(f"server {guest.server_id} has no disks on this host")
+        attached = [(volume, self._host_volumes.source(volume)) for volume in in_order(guest.volumes)]
         xml = domain_xml.build(
-            self._conf, capabilities, guest, disks, self._disks.console_log(guest.server_id)
+            self._conf,
+            capabilities,
+            guest,
+            self._disks.of(guest),
+            self._disks.console_log(guest.server_id),
+            attached,
         )
         self._try("define the guest", lambda: self._connection.get().defineXML(xml))
 
@@ -234,40 +243,6 @@ class LibvirtDriver(ComputeDriver):
         if domain is not None:
             self._try("pull out the interface", lambda: nics.detach(domain, mac_address))
 
-    # -- volumes -------------------------------------------------------------
-
-    def connector(self) -> dict[str, Any]:
-        raise self._no_volumes()
-
-    def connect_volume(self, volume: Mapping[str, Any]) -> None:
-        raise self._no_volumes()
-
-    def disconnect_volume(self, volume: Mapping[str, Any]) -> None:
-        raise self._no_volumes()
-
-    def attach_volume(self, guest: GuestSpec, volume: Mapping[str, Any]) -> None:
-        raise self._no_volumes()
-
-    def detach_volume(self, server_id: str, volume_id: str) -> None:
-        raise self._no_volumes()
-
-    def extend_volume(self, server_id: str, volume: Mapping[str, Any], size_gib: int) -> None:
-        raise self._no_volumes()
-
-    def swap_volume(
-        self, guest: GuestSpec, old: Mapping[str, Any], new: Mapping[str, Any], check: Callable[[], None]
-    ) -> None:
-        raise self._no_volumes()
-
-    def quiesce(self, server_id: str) -> None:
-        raise self._no_volumes()
-
-    def unquiesce(self, server_id: str) -> None:
-        raise self._no_volumes()
-
-    def _no_volumes(self) -> DriverError:
-        return DriverError(f"host {self._host} can't attach volumes yet")
-
     # -- snapshots -----------------------------------------------------------
 
     def take_snapshot(self, server_id: str, snapshot_id: str, check: Callable[[], None]) -> None:
@@ -278,7 +253,7 @@ class LibvirtDriver(ComputeDriver):
         domain = self._require(server_id)
         snapshots.abort(domain, part)
         part.unlink(missing_ok=True)
-        root = next((disk for disk in self._disks.of(server_id) if disk.role == "root"), None)
+        root = self._disks.root(server_id)
         if root is None:
             raise DriverError(f"server {server_id} has no root disk on this host")
         if self._try("look at the guest", domain.isActive):
@@ -318,7 +293,7 @@ class LibvirtDriver(ComputeDriver):
         domain = self._require(server_id)
         if not self._try("look at the guest", domain.isActive):
             raise Conflict(f"server {server_id} does not run: there is nothing to measure")
-        has_config = any(disk.role == "config" for disk in self._disks.of(server_id))
+        has_config = self._disks.has_config_drive(server_id)
         return self._try(
             "measure the guest",
             lambda: diagnostics.of(self._connection.get(), domain, self._verdict.virt_type, has_config),

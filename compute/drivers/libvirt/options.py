@@ -49,6 +49,23 @@ OPTS = [
         "vnc_listen", default="127.0.0.1", help="Address on which guests' VNC servers listen."
     ),
     cfg.BoolOpt("vnc_enabled", default=True, help="Give guests a screen with a VNC server."),
+    cfg.IntOpt(
+        "device_detach_attempts", default=8, min=1, help="How often a guest is asked to let go of a disk."
+    ),
+    cfg.IntOpt("device_detach_timeout", default=20, min=1, help="Seconds to wait for it each time."),
+    cfg.BoolOpt("volume_use_multipath", default=False, help="Use multipathd for iSCSI and NVMe volumes."),
+    cfg.IntOpt(
+        "num_volume_scan_tries", default=5, min=1, help="How often to look for the device of a volume."
+    ),
+    cfg.StrOpt("rbd_user", help="Ceph user of guests' disks. Default: the backend's."),
+    cfg.StrOpt(
+        "rbd_secret_uuid",
+        help="libvirt's secret with the key of rbd_user. Default: the backend's; without one, the key is"
+        " taken from this host's keyring.",
+    ),
+    cfg.StrOpt(
+        "rbd_ceph_conf", default="/etc/ceph/ceph.conf", help="Ceph's configuration: where keyrings lie."
+    ),
     cfg.IntOpt("image_cache_max_age_s", default=86400, min=0, help="Unused cached images go after so long."),
     cfg.IntOpt(
         "qemu_img_memory_mib", default=4096, min=256, help="Memory that qemu-img may use on one image."

@@ -10,6 +10,7 @@ from lxml import etree
 from oslo_config import cfg
 
 from compute.drivers.libvirt import domain_xml, options
+from compute.drivers.libvirt.disk_xml import Source
 from compute.drivers.libvirt.disks import Disk
 from core import config
 from core.errors import BadRequest
@@ -59,7 +60,7 @@ def test_basics() -> None:
 
 def test_disks_in_order_with_the_config_drive_read_only() -> None:
     disks = build().findall("devices/disk")
-    assert [disk.find("target").get("dev") for disk in disks] == ["vda", "vdb", "vdc"]
+    assert [disk.find("target").get("dev") for disk in disks] == ["vda", "vdb", "vdz"]
     assert [disk.find("driver").get("type") for disk in disks] == ["qcow2", "raw", "raw"]
     assert [disk.find("readonly") is not None for disk in disks] == [False, False, True]
 
@@ -82,9 +83,13 @@ def test_uefi_needs_memory_and_says_so() -> None:
 
 
 def test_q35_has_ports_for_hot_plug() -> None:
-    domain = build({"hw_machine_type": "q35"}, conf=make_conf(num_pcie_ports=5))
-    ports = domain.findall("devices/controller[@model='pcie-root-port']")
-    assert [port.get("index") for port in ports] == ["1", "2", "3", "4", "5"]
+    def ports(number: int) -> list[str]:
+        domain = build({"hw_machine_type": "q35"}, conf=make_conf(num_pcie_ports=number))
+        return [port.get("index") for port in domain.findall("devices/controller[@model='pcie-root-port']")]
+
+    assert ports(16) == [str(index) for index in range(1, 17)]
+    assert len(ports(5)) == 3 + 4 + 4, "more than asked for, when the guest itself needs them"
+    assert ports(0) == []
 
 
 @pytest.mark.parametrize(
@@ -145,3 +150,115 @@ def test_open_vswitch_plugs_by_the_ports_id() -> None:
     assert interface.find("virtualport").get("type") == "openvswitch"
     assert interface.find("virtualport/parameters").get("interfaceid") == "p1"
     assert dict(interface.find("target").attrib) == {"dev": "tapp1"}
+
+
+def make_volume(name: str, **values: Any) -> tuple[dict[str, Any], Source]:
+    volume_id = f"00000000-0000-4000-8000-0000000000{name[-2:]}"
+    volume = {"volume_id": volume_id, "device_name": f"/dev/{name}", "connection_info": {"discard": True}}
+    source = values.pop("source", Source("file", f"/v/volume-{volume_id}.qcow2", "qcow2"))
+    return {**volume, **values}, source
+
+
+def with_volumes(*attached: Any, properties: dict[str, Any] | None = None, **guest: Any) -> list[Any]:
+    """The <disk>s."""
+    spec = make_guest(
+        image=make_image(properties=properties or {}), volumes=[each[0] for each in attached], **guest
+    )
+    local = [disk for disk in DISKS if disk.role != "root" or spec.boots_locally]
+    text = domain_xml.build(
+        make_conf(), domain_xml.Host("qemu"), spec, local, Path("/i/console.log"), attached
+    )
+    found: list[Any] = etree.fromstring(text).findall("devices/disk")
+    return found
+
+
+def test_a_volume_in_the_place_of_the_root_disk() -> None:
+    second = make_volume("vdc", boot_index=2)
+    disks = with_volumes(make_volume("vda", boot_index=0), second, make_volume("vdd", boot_index=-1))
+    assert [disk.find("target").get("dev") for disk in disks] == ["vda", "vdb", "vdc", "vdd", "vdz"]
+    assert [disk.find("boot") is not None and disk.find("boot").get("order") for disk in disks] == [
+        *("1", False, "2", False, False)
+    ]
+    assert disks[0].findtext("serial") == "00000000-0000-4000-8000-0000000000da"
+    assert disks[0].find("driver").attrib["type"] == "qcow2", "the format is never guessed"
+    assert disks[0].find("driver").get("discard") == "unmap"
+
+
+def test_the_local_root_disk_is_booted_from_before_any_volume() -> None:
+    disks = with_volumes(make_volume("vdb", boot_index=1))
+    assert [disk.find("boot") is not None and disk.find("boot").get("order") for disk in disks] == [
+        *("1", False, "2", False)
+    ]
+
+
+def test_names_that_do_not_fit_are_replaced() -> None:
+    taken = make_volume("vdb"), make_volume("vdb", volume_id="second"), make_volume("sdb", volume_id="third")
+    targets = [disk.find("target").get("dev") for disk in with_volumes(*taken)]
+    assert targets == ["vda", "vdb", "vdc", "vdd", "vde", "vdz"]  # vdb is the swap disk's
+
+
+def test_a_ceph_image_is_opened_by_qemu_with_a_secret() -> None:
+    source = Source("rbd", "volumes/volume-1", hosts=(("10.0.0.1", "6789"),), user="cinder", secret="s-1")
+    disk = with_volumes(make_volume("vdb", source=source))[2]
+    found = disk.find("source")
+    assert (disk.get("type"), found.get("protocol"), found.get("name")) == (
+        "network",
+        "rbd",
+        "volumes/volume-1",
+    )
+    assert dict(found.find("host").attrib) == {"name": "10.0.0.1", "port": "6789"}
+    assert found.find("auth").get("username") == "cinder"
+    assert found.find("auth/secret").get("uuid") == "s-1"
+    assert disk.find("driver").get("cache") == "writeback"
+
+
+def test_an_encrypted_device_is_named_with_its_secret_and_not_cached() -> None:
+    source = Source("block", "/c/device", luks_secret="l-1")
+    info = {"qos_specs": {"read_iops_sec": "500", "total_bytes_sec_per_gb": "1000", "vendor:x": "1"}}
+    disk = with_volumes(make_volume("vdb", source=source, size_gib=3, connection_info=info))[2]
+    assert disk.find("source").get("dev") == "/c/device"
+    assert disk.find("source/encryption").get("format") == "luks"
+    assert disk.find("source/encryption/secret").get("uuid") == "l-1"
+    assert (disk.find("driver").get("cache"), disk.find("driver").get("io")) == ("none", "native")
+    assert {each.tag: each.text for each in disk.find("iotune")} == {
+        "read_iops_sec": "500",
+        "total_bytes_sec": "3000",
+    }
+
+
+def test_shared_read_only_and_cds() -> None:
+    block = Source("block", "/c/device")
+    shared, fixed, cd = with_volumes(
+        make_volume("vdc", source=block, multiattach=True),
+        make_volume("vdd", mode="ro"),
+        make_volume("vde", device_type="cdrom"),
+    )[2:5]
+    assert shared.find("shareable") is not None
+    assert fixed.find("readonly") is not None
+    assert (cd.get("device"), cd.find("target").get("bus"), cd.find("readonly") is not None) == (
+        *("cdrom", "ide"),
+        True,
+    )
+
+
+def test_scsi_disks_are_on_one_controller() -> None:
+    disks = with_volumes(make_volume("sdj"), properties={"hw_disk_bus": "scsi"})
+    assert disks[2].find("address").get("unit") == "9"
+    (lun,) = with_volumes(make_volume("sdb", source=Source("block", "/c/d"), device_type="lun"))[2:3]
+    assert (lun.get("device"), lun.find("target").get("bus")) == ("lun", "scsi")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"disk_bus": "floppy"}, "no disk bus 'floppy'"),
+        ({"device_type": "tape"}, "no device type 'tape'"),
+        ({"device_type": "lun"}, "block device"),
+        ({"device_type": "cdrom", "disk_bus": "virtio"}, "CD"),
+        ({"multiattach": True}, "can't be shared"),
+        ({"connection_info": {"qos_specs": {"read_iops_sec": "many"}}}, "is no number"),
+    ],
+)
+def test_what_a_volume_can_not_be_is_refused(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadRequest, match=words):
+        with_volumes(make_volume("vdb", **values))

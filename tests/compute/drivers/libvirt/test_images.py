@@ -91,9 +91,9 @@ def test_root_disks_are_overlays_of_the_flavors_size(tmp_path: Path) -> None:
     disks = Disks(conf, tmp_path, cache)
     guest = make_guest(image=image, root_gib=2, swap_mib=16, ephemeral_gib=1, config_drive=True)
     disks.create(guest)
-    before = [disk.path.stat().st_mtime_ns for disk in disks.of(guest.server_id)]
+    before = [disk.path.stat().st_mtime_ns for disk in disks.of(guest)]
     disks.create(guest)
-    found = disks.of(guest.server_id)
+    found = disks.of(guest)
     assert [disk.path.stat().st_mtime_ns for disk in found] == before
     assert [disk.role for disk in found] == ["root", "ephemeral", "swap", "config"]
     info = image_info(conf, found[0].path, "qcow2")
