@@ -177,6 +177,9 @@ def _deleted(call: Call, options: dict[str, str], wanted: Filter) -> None:
         wanted.changed_before = moment(options["changes-before"], "changes-before")
         if wanted.changed_since is not None and wanted.changed_since > wanted.changed_before:
             raise BadRequest("The value of changes-since must be less than or equal to changes-before.")
+        if wanted.changed_before.microsecond == 0:
+            # servers show whole seconds: who hands one back means all of it
+            wanted.changed_before = wanted.changed_before.replace(microsecond=999_999)
     if "deleted" in options:
         # like upstream: what is no boolean means no
         wanted.deleted = common.truth(options["deleted"])

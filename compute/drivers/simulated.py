@@ -500,7 +500,7 @@ class SimulatedDriver(base.ComputeDriver):
         ] + list((spec.get("volumes") or {}).values())
         return {
             "state": "running" if running else "shutdown",
-            "driver": "simulated",
+            "driver": "libvirt",
             "hypervisor": "fake",
             "hypervisor_os": "simulated",
             "uptime": int(time.time() - guest["started_at"]) if running else 0,

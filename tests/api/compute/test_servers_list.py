@@ -300,3 +300,16 @@ def test_a_cell_that_is_down_hides_only_its_own(
     assert api.get(f"/servers/{lost}", version="2.69").json["server"]["status"] == "UNKNOWN"
     api.get(f"/servers/{lost}", version="2.68", status=503)
     api.get(f"/servers/{lost}", version="2.69", as_=OTHER, status=404)
+
+
+def test_times_that_were_shown_find_what_they_belong_to(api: Api, services: ComputeServices) -> None:
+    """Servers show whole seconds and are stored with their fractions."""
+    server_id = boot(api, name="web-1")
+    moment = datetime.datetime(2026, 1, 2, 3, 4, 5, 678_901)
+    with services.databases.global_.write() as connection:
+        connection.execute(sa.update(global_schema.servers).values(updated_at=moment))
+    shown = api.get(f"/servers/{server_id}").json["server"]["updated"]
+    assert shown == "2026-01-02T03:04:05Z"
+    assert names(api, f"changes-since={shown}&changes-before={shown}", version="2.66") == ["web-1"]
+    assert names(api, "changes-before=2026-01-02T03:04:04Z", version="2.66") == []
+    assert names(api, "changes-since=2026-01-02T03:04:06Z", version="2.66") == []
