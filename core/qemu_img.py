@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ OPTS: list[cfg.Opt] = [
     cfg.IntOpt("cpu_s", default=3600, min=1, help="CPU seconds of one qemu-img."),
     cfg.IntOpt("file_size_gib", default=2048, min=1, help="Largest file that one qemu-img may write."),
 ]
+_WATCH_S = 0.5
 CONTENT_FORMATS = ("raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "iso", "luks")
 _QEMU_NAMES = {"vhd": "vpc", "iso": "raw", "gpt": "raw"}
 
@@ -36,8 +39,13 @@ def qemu_name(disk_format: str) -> str:
     return _QEMU_NAMES.get(disk_format, disk_format)
 
 
-def qemu_img(conf: cfg.ConfigOpts, *arguments: str) -> str:
-    """Run qemu-img with limits; returns what it printed. :raises DriverError: with its last words."""
+def qemu_img(conf: cfg.ConfigOpts, *arguments: str, watch: Callable[[], None] | None = None) -> str:
+    """Run qemu-img with limits; returns what it printed.
+
+    ``watch`` is called every half second meanwhile; what it raises ends qemu-img, and comes out of here.
+
+    :raises DriverError: with its last words.
+    """
     conf.register_opts(OPTS, group=GROUP)
     settings = conf[GROUP]
     limits = processutils.ProcessLimits(
@@ -45,16 +53,54 @@ def qemu_img(conf: cfg.ConfigOpts, *arguments: str) -> str:
         cpu_time=settings.cpu_s,
         file_size=settings.file_size_gib << 30,
     )
+    watcher = _Watcher(watch) if watch is not None else None
     try:
         out, _ = processutils.execute(
-            "qemu-img", *arguments, prlimit=limits, env_variables={**os.environ, "LC_ALL": "C"}
+            "qemu-img",
+            *arguments,
+            prlimit=limits,
+            env_variables={**os.environ, "LC_ALL": "C"},
+            on_execute=watcher.begin if watcher else None,
+            on_completion=watcher.end if watcher else None,
         )
     except processutils.ProcessExecutionError as error:
+        if watcher is not None and watcher.raised is not None:
+            raise watcher.raised from error
         words = (error.stderr or error.stdout or "it said nothing").strip().splitlines()[-1]
         raise DriverError(f"qemu-img {arguments[0]} failed: {words}", cause=error) from error
     except OSError as error:
         raise DriverError("qemu-img is missing on this host: install qemu-utils", cause=error) from error
     return str(out)
+
+
+class _Watcher:
+    """Calls a function now and then while a process runs, and ends the process when it raises."""
+
+    def __init__(self, watch: Callable[[], None]) -> None:
+        self._watch = watch
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.raised: BaseException | None = None
+
+    def begin(self, process: Any) -> None:
+        self._thread = threading.Thread(
+            target=self._look, args=(process,), name="qemu-img-watch", daemon=True
+        )
+        self._thread.start()
+
+    def _look(self, process: Any) -> None:
+        while not self._over.wait(_WATCH_S):
+            try:
+                self._watch()
+            except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits for the process
+                self.raised = error
+                process.terminate()
+                return
+
+    def end(self, _process: Any) -> None:
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
 
 
 def info(conf: cfg.ConfigOpts, path: Path, qemu_format: str) -> dict[str, Any]:

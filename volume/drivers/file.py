@@ -22,6 +22,7 @@ import json
 import os
 import shutil
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -45,6 +46,8 @@ OPTS: list[cfg.Opt] = [
     cfg.StrOpt("file_mode", default="0600", regex="^0[0-7]{3}$", help="driver=file: mode of volumes' files."),
 ]
 _GIB = 1 << 30
+_STALE_S = 3600
+"""Nobody writes to a file that has not changed for so long."""
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
@@ -80,7 +83,10 @@ class FileDriver(VolumeDriver):
         if shutil.which("qemu-img") is None:
             raise DriverError("qemu-img is missing on this host: install qemu-utils")
         for part in self._volumes.glob("*.part"):
-            part.unlink(missing_ok=True)  # of copies that a crash cut short
+            # of copies that a crash cut short; a young one may be another worker's on the same folder
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - part.stat().st_mtime > _STALE_S:
+                    part.unlink()
 
     def close(self) -> None:
         """Nothing is held."""
@@ -158,6 +164,7 @@ class FileDriver(VolumeDriver):
             qemu_img.qemu_img(
                 self._conf, "convert", "-q", "-t", "none" if _direct(self._root) else "writeback", "-W",
                 "-f", qemu_format, "-O", "qcow2", str(path), str(part),
+                watch=lambda: progress(_written(part, size)),
             )  # fmt: skip
             progress(size)
             if size < volume.size_bytes:
@@ -446,3 +453,11 @@ def _to_disk(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _written(part: Path, size: int) -> int:
+    """How much of ``size`` has come so far."""
+    try:
+        return min(part.stat().st_blocks * 512, size)
+    except FileNotFoundError:
+        return 0

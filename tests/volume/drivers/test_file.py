@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from core import config
+from core import config, qemu_img
 from core.errors import BadRequest, Conflict
 from tests.volume.drivers.contract import MIB, Contract, read, snapshot_of, volume, write
 from volume.drivers.base import Volume
@@ -178,3 +179,41 @@ def test_a_file_is_taken_over_and_let_go(driver: FileDriver) -> None:
     assert not driver.exists(made)
     with pytest.raises(BadRequest, match="no file '../etc"):
         driver.manage(volume(), {"source-name": "../etc/passwd"})
+
+
+def test_a_worker_that_starts_leaves_what_another_writes(driver: FileDriver) -> None:
+    young = driver._volumes / "volume-1.0a.part"
+    old = driver._volumes / "volume-2.0b.part"
+    for part in (young, old):
+        part.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    driver.start()
+    assert young.exists()
+    assert not old.exists()
+
+
+def test_an_image_is_written_with_progress_and_can_be_given_up(
+    driver: FileDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy asks again and again whether it shall go on; given up, it leaves nothing."""
+    monkeypatch.setattr(qemu_img, "_WATCH_S", 0.01)
+    image = tmp_path / "image.raw"
+    with image.open("wb") as file:
+        for _ in range(256):
+            file.write(os.urandom(MIB))
+    made = volume()
+
+    class GivenUp(Exception):
+        pass
+
+    seen: list[int] = []
+
+    def progress(written: int) -> None:
+        seen.append(written)
+        raise GivenUp
+
+    with pytest.raises(GivenUp):
+        driver.write_image(made, image, "raw", progress)
+    assert seen[0] < 256 * MIB
+    assert not driver.exists(made)
+    assert not list(driver._volumes.iterdir())
