@@ -36,6 +36,7 @@ LOG = logging.getLogger(__name__)
 _FILES = ("local", "file")
 _BRICK = ("iscsi", "iser", "nvmeof", "nvme", "fibre_channel")
 _brick_lock = threading.Lock()
+_brick_ready = False
 
 
 class HostVolumes:
@@ -117,7 +118,8 @@ class HostVolumes:
         if protocol not in _BRICK:
             return None
         with self._held(str(volume["volume_id"])), _bricks(f"extend volume {volume['volume_id']}"):
-            return int(self._brick(protocol).extend_volume(_properties(volume["connection_info"])))
+            size = self._brick(protocol).extend_volume(_properties(volume["connection_info"]))
+        return int(size) if size else None
 
     def source(self, volume: Mapping[str, Any]) -> Source:
         """What QEMU opens of a connected volume. :raises DriverError: it is not connected."""
@@ -219,7 +221,10 @@ class HostVolumes:
             found = self._brick(protocol).connect_volume(_properties(info))
         if not found or not found.get("path"):
             raise DriverError(f"host {self._host} got no device of the volume")
-        return dict(found)
+        # some of os-brick's connectors answer in bytes
+        return {
+            key: os.fsdecode(value) if isinstance(value, bytes) else value for key, value in found.items()
+        }
 
     def _brick_disconnect(self, protocol: str, record: Mapping[str, Any]) -> None:
         with _bricks("let go of the volume"):
@@ -257,8 +262,11 @@ def _protocol(info: Mapping[str, Any]) -> str:
 
 
 def _properties(info: Mapping[str, Any]) -> dict[str, Any]:
-    """The driver's own data, as os-brick takes it."""
-    return {key: value for key, value in info.items() if key != "driver_volume_type"}
+    """The driver's own data, as os-brick takes it.
+
+    Not that it is encrypted: os-brick would prepare for dm-crypt, but QEMU decrypts.
+    """
+    return {key: value for key, value in info.items() if key not in ("driver_volume_type", "encrypted")}
 
 
 def _luks(volume: Mapping[str, Any]) -> str | None:
@@ -315,13 +323,14 @@ def _brick(locks: Path) -> Any:
     sudo, which has to be allowed to run ``privsep-helper``. os-brick reads its options from oslo.config's
     global object: that is set here, for os-brick alone.
     """
+    global _brick_ready
     # imported late: who has no volumes need not wait for it
     from os_brick import privileged
     from os_brick.initiator import connector
     from oslo_privsep import priv_context
 
     with _brick_lock:
-        if cfg.CONF.os_brick.lock_path is None:
+        if not _brick_ready:
             locks.mkdir(parents=True, exist_ok=True)
             cfg.CONF.set_override("lock_path", str(locks), group="os_brick")
             if os.geteuid() == 0:
@@ -329,4 +338,5 @@ def _brick(locks: Path) -> Any:
                     context.set_client_mode(False)
             else:
                 priv_context.init(root_helper=["sudo"])
+            _brick_ready = True
     return connector

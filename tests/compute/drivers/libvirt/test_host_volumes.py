@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from oslo_concurrency import processutils
 
 from compute.drivers.libvirt import options, secret_values
 from compute.drivers.libvirt.host_volumes import HostVolumes
@@ -70,6 +71,76 @@ def test_what_can_not_be_reached_is_refused_by_name(host: HostVolumes, tmp_path:
     host.disconnect(gone)
     with pytest.raises(DriverError, match="'floppynet'"):
         host.connect({**gone, "connection_info": {"driver_volume_type": "floppynet"}})
+
+
+class Brick:
+    """os-brick's connector, played: the host has devices, which are called otherwise at each login."""
+
+    def __init__(self) -> None:
+        self.logins: list[dict[str, Any]] = []
+        self.logouts: list[tuple[dict[str, Any], Any]] = []
+        self.fails = False
+
+    def connect_volume(self, properties: dict[str, Any]) -> dict[str, Any]:
+        if self.fails:
+            raise processutils.ProcessExecutionError(
+                cmd="iscsiadm --password hunter2", stderr="no route\n", exit_code=8
+            )
+        self.logins.append(properties)
+        return {"type": "block", "path": f"/dev/sd{len(self.logins)}".encode(), "scsi_wwn": "1"}
+
+    def disconnect_volume(self, properties: dict[str, Any], device: Any, force: bool) -> None:
+        self.logouts.append((properties, device))
+
+    def extend_volume(self, _properties: dict[str, Any]) -> int:
+        return 3 << 30
+
+
+def test_a_device_is_given_by_a_name_that_stays(host: HostVolumes, monkeypatch: pytest.MonkeyPatch) -> None:
+    brick = Brick()
+    monkeypatch.setattr(host, "_brick", lambda _protocol: brick)
+    info = {
+        "driver_volume_type": "iscsi",
+        "target_iqn": "iqn.x",
+        "auth_password": "hunter2",
+        "encrypted": True,
+    }
+    volume = local(Path("/none"), connection_info=info)
+    brick.fails = True
+    with pytest.raises(DriverError, match="no route") as caught:
+        host.connect(volume)
+    assert "hunter2" not in str(caught.value)
+    brick.fails = False
+    host.connect(volume)
+    source = host.source(volume)
+    assert source.kind == "block"
+    assert str(Path(source.name).readlink()) == "/dev/sd1"
+    host.connect(volume)  # the host was started anew
+    assert host.source(volume) == source
+    assert str(Path(source.name).readlink()) == "/dev/sd2"
+    assert brick.logins[0] == {"target_iqn": "iqn.x", "auth_password": "hunter2"}
+    assert host.claims() == {source.name: volume["volume_id"]}
+    assert host.extend(volume) == 3 << 30
+    record = Path(source.name).with_name("record.json")
+    assert record.stat().st_mode & 0o077 == 0, "the password is nobody else's to read"
+    for _ in range(2):
+        host.disconnect(volume)
+    assert brick.logouts == [(brick.logins[0], {"type": "block", "path": "/dev/sd2", "scsi_wwn": "1"})]
+    assert not record.parent.exists()
+
+
+def test_what_never_came_to_be_is_let_go_all_the_same(
+    host: HostVolumes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash, or an error, between the login and the answer."""
+    brick = Brick()
+    brick.fails = True
+    monkeypatch.setattr(host, "_brick", lambda _protocol: brick)
+    volume = local(Path("/none"), connection_info={"driver_volume_type": "nvmeof", "vol_uuid": "u"})
+    with pytest.raises(DriverError):
+        host.connect(volume)
+    host.disconnect(volume)
+    assert brick.logouts == [({"vol_uuid": "u"}, None)]
 
 
 @pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed")

@@ -191,7 +191,7 @@ def test_a_guest_boots_from_a_volume_with_others_beside_it(
     booted = described(files, root, boot_index=0, device_name="/dev/vda")
     fixed = described(files, data, mode="ro", device_name="/dev/vdb")
     guest = make_guest(
-        image=image(tiny),
+        image=image(tiny, hw_machine_type="q35"),
         memory_mib=192,
         volumes=(fixed, booted),
         local_disks=({"kind": "blank", "size_mib": 8},),
