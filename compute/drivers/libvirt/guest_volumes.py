@@ -102,8 +102,12 @@ def swap(
     disk = disk_of(domain, old_id, claims, live=True)
     if disk is not None:
         _copy(domain, disk, new, check)
-    elif disk_of(domain, new_id, claims, live=True) is None:
+        return
+    disk = disk_of(domain, new_id, claims, live=True)
+    if disk is None:
         raise DriverError(f"the guest has no volume {old_id}")
+    if disk.find("mirror") is not None:
+        domain.blockJobAbort(_target(disk))  # the way back of a swap whose process has died
 
 
 def _copy(domain: Any, disk: Any, new: DiskDevice, check: Callable[[], None]) -> None:
@@ -172,6 +176,13 @@ def disk_of(domain: Any, volume_id: str, claims: Claims, *, live: bool) -> Any:
         if _opened(element) not in claims and element.findtext("serial") == volume_id:
             return element
     return None
+
+
+def is_open(domain: Any, name: str) -> bool:
+    """Has the running guest this file, device or image open, or does QEMU copy to it?"""
+    disks = _tree(domain, live=True).findall("devices/disk")
+    ends = [*disks, *(mirror for disk in disks for mirror in disk.findall("mirror"))]
+    return any(_opened(end) == name for end in ends)
 
 
 def freeze(domain: Any) -> None:

@@ -97,14 +97,24 @@ class HostVolumes:
             kept = {"source": source.name, "protocol": protocol, "device": _plain(device), "data": dict(info)}
             self._write(volume_id, kept)
 
-    def disconnect(self, volume: Mapping[str, Any]) -> None:
-        """Content when it is not connected."""
+    def disconnect(
+        self, volume: Mapping[str, Any], is_open: Callable[[str], bool] = lambda _name: False
+    ) -> None:
+        """Content when it is not connected.
+
+        :raises DriverError: a guest has it open (``is_open``): another host could be let at it next.
+        """
         volume_id = str(volume["volume_id"])
         with self._held(volume_id):
             folder, record = self._folder / volume_id, self._record(volume_id)
             self._user(volume).unlink(missing_ok=True)
             if not folder.exists() or any(folder.glob("for-*")):
                 return
+            if record.get("source") and is_open(str(record["source"])):
+                self._user(volume).touch()
+                raise DriverError(
+                    f"a guest of host {self._host} has volume {volume_id} open: detach it first"
+                )
             protocol = str(record.get("protocol") or "")
             if protocol in _BRICK:
                 self._brick_disconnect(protocol, record)

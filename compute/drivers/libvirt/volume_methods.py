@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import libvirt
 from oslo_config import cfg
 
 from compute.drivers.base import GuestSpec
 from compute.drivers.libvirt import domain_xml, guest_volumes
+from compute.drivers.libvirt.connection import Connection
 from compute.drivers.libvirt.disk_xml import DiskDevice, Names, Source, volume_device
 from compute.drivers.libvirt.host_volumes import HostVolumes
 from compute.drivers.libvirt.images import qemu_img
@@ -31,6 +33,7 @@ class VolumeMethods:
 
     _conf: cfg.ConfigOpts
     _host_volumes: HostVolumes
+    _connection: Connection
     _find: Callable[[str], Any]
     _require: Callable[[str], Any]
     _try: Callable[[str, Callable[[], Any]], Any]
@@ -48,7 +51,19 @@ class VolumeMethods:
                 self._extend_file(source, int(volume.get("size_gib") or 0) * _GIB)
 
     def disconnect_volume(self, volume: Mapping[str, Any]) -> None:
-        self._host_volumes.disconnect(volume)
+        self._host_volumes.disconnect(volume, self._is_open)
+
+    def _is_open(self, name: str) -> bool:
+        """Has a guest that runs here this open?"""
+        running = libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE
+        for domain in self._try("list guests", lambda: self._connection.get().listAllDomains(running)):
+            try:
+                if guest_volumes.is_open(domain, name):
+                    return True
+            except libvirt.libvirtError as error:
+                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # it ended meanwhile
+                    raise DriverError(f"a guest can't be looked at: {error}", cause=error) from error
+        return False
 
     def attach_volume(self, guest: GuestSpec, volume: Mapping[str, Any]) -> None:
         domain = self._require(guest.server_id)
@@ -133,7 +148,8 @@ class VolumeMethods:
         claims = self._host_volumes.claims()
         size = int(new.get("size_gib") or 0) * _GIB
         now = self._try("look at the volume", lambda: guest_volumes.size_of(domain, old_id, claims))
-        if size < max(now or 0, int(old.get("size_gib") or 0) * _GIB):
+        # None: it has left the old one already, or (on the way back of a swap) never left the one asked for
+        if now is not None and size < max(now, int(old.get("size_gib") or 0) * _GIB):
             raise BadRequest("The new volume is smaller than the old one.")
         # the disk keeps its name
         ids = (old_id, new_id)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pycdlib
 import pytest
@@ -105,6 +106,36 @@ def test_root_disks_are_overlays_of_the_flavors_size(tmp_path: Path) -> None:
     disks.remove(guest.server_id)
     disks.remove(guest.server_id)
     assert not disks.folder(guest.server_id).exists()
+
+
+@needs_qemu_img
+def test_local_disks_are_made_as_they_were_asked_for(tmp_path: Path) -> None:
+    conf = make_conf()
+    disks = Disks(conf, tmp_path, ImageCache(conf, tmp_path / "_base"))
+    wanted: tuple[dict[str, Any], ...] = (
+        {"kind": "ephemeral", "size_mib": 16, "guest_format": "ext2"},
+        {"kind": "ephemeral", "size_mib": 16},
+        {"kind": "swap", "size_mib": 4, "disk_bus": "scsi"},
+        {"kind": "blank", "size_mib": 3},
+    )
+    volume = {"volume_id": "v", "boot_index": 0}
+    guest = make_guest(local_disks=wanted, volumes=(volume,), ephemeral_gib=7)
+    disks.create(guest)
+    found = disks.of(guest)
+    names = ["ephemeral.raw", "ephemeral1.raw", "swap.raw", "blank.raw"]
+    assert [disk.path.name for disk in found] == names, "and no root disk, since it boots from a volume"
+    assert [disk.path.stat().st_size >> 20 for disk in found] == [16, 16, 4, 3]
+    assert found[2].wishes["disk_bus"] == "scsi"
+    magic = [disk.path.read_bytes()[1024 + 56 : 1024 + 58] == b"\x53\xef" for disk in found]
+    assert magic == [True, True, False, False]
+    assert found[2].path.read_bytes()[4086:4096] == b"SWAPSPACE2"
+    assert not any(found[3].path.read_bytes())
+    found[1].path.unlink()
+    with pytest.raises(DriverError, match="no ephemeral disk"):
+        disks.of(guest)
+    odd = make_guest(local_disks=({"kind": "ephemeral", "size_mib": 1, "guest_format": "zfs; rm"},))
+    with pytest.raises(BadRequest, match="can't be formatted as 'zfs; rm'"):
+        disks.create(odd)
 
 
 @needs_qemu_img

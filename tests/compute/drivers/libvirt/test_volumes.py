@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import libvirt
 import pytest
 
 from compute.drivers.base import GuestSpec
 from compute.drivers.libvirt.driver import LibvirtDriver
 from core import config
 from core.errors import BadRequest, Conflict, DriverError
+from core.qemu_img import qemu_img
 from tests.compute.drivers.libvirt.test_driver import boot, driver, image, says  # noqa: F401 - fixture
 from tests.compute.drivers.specs import make_guest
 from tests.lab import ceph
@@ -117,6 +119,18 @@ def test_a_file_volume_of_a_running_guest(
             driver.swap_volume(guest, old, new, give_up)
         assert driver._host_volumes.source(old).name in live_xml(driver, guest)
         assert driver._host_volumes.source(new).name not in live_xml(driver, guest)
+        # a process that died in the middle leaves its copy running: the way back ends it
+        left = f"<disk type='file'><source file='{files._file(second)}'/><driver type='qcow2'/></disk>"
+        reuse = libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT | libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB
+        resized(files, second, "--shrink", "1G")
+        driver._require(guest.server_id).blockCopy(disk, left, flags=reuse)
+        with pytest.raises(DriverError, match="open"):
+            driver.disconnect_volume(new)
+        driver.swap_volume(guest, new, old, lambda: None)
+        assert "mirror" not in live_xml(driver, guest)
+        driver.disconnect_volume(new)
+        resized(files, second, "2G")
+        driver.connect_volume(new)
         for _ in range(2):
             driver.swap_volume(guest, old, new, lambda: None)
         driver.disconnect_volume(old)
@@ -128,6 +142,8 @@ def test_a_file_volume_of_a_running_guest(
         wait_for(lambda: console.run(f"cat /sys/block/{disk}/size") == str((3 << 30) // 512), "the new size")
 
         # pulled out while it writes
+        with pytest.raises(DriverError, match="open"):
+            driver.disconnect_volume(new)
         for _ in range(2):
             driver.detach_volume(guest.server_id, new["volume_id"])
     wait_for(
@@ -141,6 +157,10 @@ def test_a_file_volume_of_a_running_guest(
         assert hashlib.sha256(file.read(16 * MIB)).hexdigest() == content
     forget(driver, guest)
     assert driver._host_volumes.claims() == {}
+
+
+def resized(files: FileDriver, volume: Backed, *how: str) -> None:
+    qemu_img(files._conf, "resize", "-q", "-f", "qcow2", *how[:-1], str(files._file(volume)), how[-1])
 
 
 class GiveUpError(Exception):
