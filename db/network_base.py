@@ -109,6 +109,8 @@ def granted(object_type: str, column: sa.ColumnElement[Any], viewer: Viewer, *ac
 def visible_to(model: Model, viewer: Viewer) -> Condition:
     if viewer.everything:
         return sa.true()
+    if "project_id" not in model.table.c:
+        return sa.false()  # what is nobody's (agents) is the administrators'
     own: Condition = model.table.c.project_id == viewer.project_id
     if model.visible is not None:
         return sa.or_(own, model.visible(viewer))

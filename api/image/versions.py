@@ -60,13 +60,14 @@ class VersionsController(Controller):
 
     @operation("GET", "//openapi.json", policy=NO_POLICY, needs_auth=False)
     @operation("GET", "/openapi.json", policy=NO_POLICY, needs_auth=False)
-    def document(self, call: Call) -> dict[str, Any]:
+    def describe(self, call: Call) -> dict[str, Any]:
         """Describe every call of this API in OpenAPI 3.1."""
-        return _document()
+        return document()
 
 
 @functools.cache
-def _document() -> dict[str, Any]:
+def document() -> dict[str, Any]:
+    """The OpenAPI document: the same in every process, no database needed."""
     # imported here: the table of controllers names this module
     from api.image.controllers import CONTROLLERS
 

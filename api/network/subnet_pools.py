@@ -147,12 +147,15 @@ class SubnetPoolsController(SharedResourceController):
         base.delete(connection, self.model.table, row["id"])
 
     def _change_prefixes(self, call: Call, rule: str, *, add: bool) -> Row:
+        version = _version(call.body["prefixes"])
         asked = _networks(call.body["prefixes"])
 
         def run() -> Row:
             with self.database.write() as connection:
                 row = base.find(connection, self.model, self._id(call), common.viewer_of(call), lock=True)
                 call.authorize(self.target(call, connection, row), rule)
+                if version != row["ip_version"]:
+                    raise bad_request("PrefixVersionMismatch", "Cannot mix IPv4 and IPv6 prefixes.")
                 if add:
                     new = _networks([*row["prefixes"], *asked])
                 else:

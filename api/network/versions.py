@@ -37,9 +37,9 @@ class VersionsController(Controller):
 
     @operation("GET", "//openapi.json", policy=NO_POLICY, needs_auth=False)
     @operation("GET", "/openapi.json", policy=NO_POLICY, needs_auth=False)
-    def document(self, call: Call) -> dict[str, Any]:
+    def describe(self, call: Call) -> dict[str, Any]:
         """Describe every call of this API in OpenAPI 3.1."""
-        return _document()
+        return document()
 
 
 def _collections() -> list[tuple[str, str, str]]:
@@ -55,7 +55,8 @@ def _collections() -> list[tuple[str, str, str]]:
 
 
 @functools.cache
-def _document() -> dict[str, Any]:
+def document() -> dict[str, Any]:
+    """The OpenAPI document: the same in every process, no database needed."""
     from api.network.controllers import CONTROLLERS
 
     found = [each for controller in CONTROLLERS for each in controller(None).operations()]

@@ -17,7 +17,7 @@ from schemathesis import GenerationMode, openapi
 from api.image import patches
 from api.image.app import make_api
 from api.image.services import ImageServices
-from api.image.versions import _document
+from api.image.versions import document
 from tests.api.identity import authenticate
 from tests.api.image.conftest import Api, make_services
 
@@ -104,7 +104,7 @@ class _App:
 
 APP = _App()
 schemathesis.serializer.alias(patches.MEDIA_TYPES[0], "application/json")
-OPERATIONS = [each.ok() for each in openapi.from_dict(_document()).get_all_operations()]
+OPERATIONS = [each.ok() for each in openapi.from_dict(document()).get_all_operations()]
 SETTINGS = hypothesis.settings(
     max_examples=25,
     deadline=None,

@@ -195,6 +195,8 @@ def test_bindings_follow_the_agents(api: Api, services: Any) -> None:
     assert [each["host"] for each in api.get(f"{path}/bindings", as_=SERVICE)["bindings"]] == ["h2"]
     agents = api.get("/agents", as_=ADMIN)["agents"]
     assert {agent["host"]: agent["alive"] for agent in agents} == {"h1": True, "h2": True}
+    assert api.get("/agents")["agents"] == [], "they are the administrators'"
+    api.get(f"/agents/{agents[0]['id']}", status=404)
     assert api.get("/agents", as_=MEMBER)["agents"] == []
 
 

@@ -181,6 +181,13 @@ def test_pools_hand_out_what_is_free(api: Api) -> None:
         409,
         "IllegalSubnetPoolPrefixUpdate",
     )
+    for prefixes, type_ in (
+        (["3:7/0", ":9/0"], "HTTPBadRequest"),
+        (["fd00::/48"], "PrefixVersionMismatch"),
+        ([], "EmptySubnetPoolPrefixList"),
+    ):
+        for action in ("add_prefixes", "remove_prefixes"):
+            api.refused("put", f"{path}/{action}", {"prefixes": prefixes}, 400, type_)
     api.refused("get", path, None, 404, "SubnetPoolNotFound", as_=OTHER)
 
 

@@ -1,6 +1,6 @@
-"""Requests made up from the Volume API's own OpenAPI document: whatever they hold, no 5xx.
+"""The Volume API never answers 5xx (see ``tests.api.fuzzing``).
 
-The data are derandomised, so a failure repeats. 503 is what a backup gets without a backup service.
+503 is what a backup gets without a backup service.
 """
 
 from __future__ import annotations
@@ -9,44 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import hypothesis
-import orjson
 import pytest
 import webtest
-from hypothesis import strategies
-from schemathesis import GenerationMode, openapi
 
 from api.volume import attachments as attachments_api
 from api.volume.app import make_app
 from api.volume.versions import document
+from tests.api import fuzzing
 from tests.api.identity import authenticate
 from tests.api.volume.conftest import ADMIN, Api, make_services
 
 VERSIONS = ("3.0", "3.44", "latest")
-SETTINGS = hypothesis.settings(
-    max_examples=6,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    phases=[hypothesis.Phase.generate],
-    suppress_health_check=list(hypothesis.HealthCheck),
-)
 
 
-class _App:
-    """The application under test; before it exists, only its document (tests are named after that)."""
-
-    target: Any = None
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
-        if self.target is not None:
-            return self.target(environ, start_response)
-        start_response("200 OK", [("Content-Type", "application/json")])
-        return [orjson.dumps(document())]
-
-
-APP = _App()
-OPERATIONS = [each.ok() for each in openapi.from_wsgi("/openapi.json", APP).get_all_operations()]
+APP = fuzzing.App(document)
 KNOWN: dict[str, str] = {
     "project_id": "p1",
     "class_name": "default",
@@ -102,27 +78,9 @@ def _fill(api: Api) -> None:
     KNOWN["attachment_id"] = api.post("/attachments", body, **as_)["attachment"]["id"]
 
 
-def _cases(found: Any) -> strategies.SearchStrategy[Any]:
-    """What the schema allows, at made-up paths and at those of things that exist; and what it forbids."""
-    names = {parameter.name for parameter in found.path_parameters}
-    known = {name: value for name, value in KNOWN.items() if name in names}
-    return strategies.one_of(
-        found.as_strategy(),
-        found.as_strategy(path_parameters=known) if known else found.as_strategy(),
-        found.as_strategy(GenerationMode.NEGATIVE),
-    )
-
-
-@pytest.mark.parametrize("found", OPERATIONS, ids=lambda found: found.label)
+@pytest.mark.parametrize("found", APP.operations(), ids=lambda found: found.label)
 def test_no_server_error(app: None, found: Any) -> None:
-    @SETTINGS
-    @hypothesis.given(case=_cases(found))
-    def send(case: Any) -> None:
-        for version in VERSIONS:
-            case.headers = {"X-Auth-Token": "admin@p1", "OpenStack-API-Version": f"volume {version}"}
-            answer = case.call()
-            assert answer.status_code < 500 or answer.status_code == 503, (
-                f"{version} {case.as_curl_command()}\n{answer.text}"
-            )
-
-    send()
+    headers = [
+        {"X-Auth-Token": "admin@p1", "OpenStack-API-Version": f"volume {version}"} for version in VERSIONS
+    ]
+    fuzzing.check(found, KNOWN, headers, allowed=[503])
