@@ -17,7 +17,7 @@ from typing import Any
 import oslo_messaging
 from oslo_config import cfg
 
-from compute import network_watch, ports
+from compute import attachments, network_watch, ports
 from compute.actions.servers import ACTIONS
 from compute.drivers.base import ComputeDriver, PowerState
 from compute.images import Images
@@ -48,7 +48,7 @@ OPTS = [
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
-    return [(GROUP, OPTS), *ports.list_opts(), *network_watch.list_opts()]
+    return [(GROUP, OPTS), *ports.list_opts(), *attachments.list_opts(), *network_watch.list_opts()]
 
 
 class Worker:
@@ -58,6 +58,7 @@ class Worker:
         self.host = host
         self.driver = driver
         self.ports = ports.Ports(conf, host)
+        self.attachments = attachments.Attachments(conf, host, driver)
         self.shutdown_timeout_s = conf.compute.shutdown_timeout_s
         self.memory_mib = 0
         self.images = Images(conf)

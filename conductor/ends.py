@@ -7,15 +7,18 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from conductor import devices
 from core.context import admin_context
 from core.intents import CLEANUP_OF
 from db import global_schema
 from db import intents as db_intents
 from db.cell_schema import server_tags, servers
 from lifecycle import server_ports
-from lifecycle.states import SERVER, IntentState, VmState
+from lifecycle.states import SERVER, IntentState, Transition, VmState
 
 Row = dict[str, Any]
+_CLEANUP = Transition("cleanup", "cleanup", None, None)
+"""what is done behind the back of who uses the server: no state of its changes"""
 
 
 def end_server(
@@ -32,12 +35,17 @@ def end_server(
     ``table``: the cell's servers, or the global ones for servers without a host.
     """
     transition = SERVER.get(row["kind"])
-    if row["resource_type"] != "server" or transition is None:
+    if row["resource_type"] != "server":
         return
+    values: Row = devices.at_end(connection, table, row, state, outcome, error)
+    if transition is None and not values:
+        return
+    transition = transition or _CLEANUP
     done = state == IntentState.DONE.value
     vm_state, power_state = transition.done if done else transition.failed
-    values: Row = {"updated_at": moment}
-    if not row["cancel_requested"]:
+    values["updated_at"] = moment
+    if row["exclusive_key"] and not row["cancel_requested"]:
+        # of an intent that lets others be written beside it, the task_state may be theirs
         values["task_state"] = None
     if vm_state is not None and (done or state == IntentState.FAILED.value):
         values["vm_state"] = vm_state
@@ -64,7 +72,7 @@ def end_server(
     if done and vm_state == VmState.DELETED:
         tags = global_schema.server_tags if table is global_schema.servers else server_tags
         connection.execute(sa.delete(tags).where(tags.c.server_id == row["resource_id"]))
-        values.update(deleted=1, terminated_at=moment, task_state=None, network_info=[])
+        values.update(deleted=1, terminated_at=moment, task_state=None, network_info=[], block_devices=[])
     connection.execute(
         sa.update(table)
         .where(table.c.id == row["resource_id"])
@@ -120,6 +128,11 @@ def ports_argument(row: Row) -> Row:
     return {"ports": arguments["ports"]} if arguments.get("ports") else {}
 
 
+def parts_argument(row: Row) -> Row:
+    """What an intent says of what its server has at other services: ports and volumes."""
+    return {**ports_argument(row), **devices.argument(row)}
+
+
 def cleanup_of(row: Row) -> Row:
     """An intent that removes what a host still has of a server, or of what was done to it, once the host can."""
     kind = CLEANUP_OF.get(row["kind"], "server.cleanup")
@@ -128,8 +141,17 @@ def cleanup_of(row: Row) -> Row:
         "server",
         row["resource_id"],
         admin_context(row["request_id"]),
-        ports_argument(row) if kind == "server.cleanup" else row["arguments"],
+        _cleanup_arguments(kind, row),
         target=row["target"],
         exclusive=False,
         project_id=row["project_id"],
     )
+
+
+def _cleanup_arguments(kind: str, row: Row) -> Row:
+    if kind == "server.cleanup":
+        return parts_argument(row)
+    if kind == "server.settle_swap":
+        return {**row["arguments"], "forward": "swap" in (row["results"] or {})}
+    arguments: Row = row["arguments"]
+    return arguments

@@ -357,7 +357,8 @@ class Journal:
         )
         if stuck and row["kind"] in CLEANUP_OF:
             # the undo never worked: the server does not wait for it any longer, the host does
-            connection.execute(sa.insert(intents), [cleanup_of(row)])
+            results = report.get("results") or {}
+            connection.execute(sa.insert(intents), [cleanup_of({**row, "results": results})])
         if values.get("state") in _FINISHED:
             self._account(row, values["state"], moment)
             end_server(
@@ -493,6 +494,8 @@ class Journal:
         ``cleanup``: an intent for that host, to remove what is left once it is back.
         """
         moment = now()
+        if cleanup is not None:
+            error = {**error, "stuck": ["host"]}  # what was made there is there still
         with self._cell.write() as connection:
             done = connection.execute(
                 sa.update(intents)

@@ -16,8 +16,8 @@ from oslo_config import cfg
 
 from conductor import hosts, network_info, networks
 from conductor.ends import cleanup_of, message_of
+from conductor.hostless import HostlessParts, UnplacedVolumes
 from conductor.journal import Journal
-from conductor.ports import HostlessPorts
 from conductor.sweeper import Sweeper
 from core import config
 from core.context import RequestContext
@@ -87,12 +87,17 @@ class ConductorRole(Role):
         self.hosts = hosts.Hosts(conf, self.databases, self.cell)
         self.agents = AgentClient(self._messaging)
         self._scheduler = SchedulerClient(self._global_messaging)
-        self._ports = HostlessPorts(conf, self.ring)
+        self._parts = HostlessParts(conf, self.ring)
+        self._unplaced = UnplacedVolumes(conf, self.databases.global_)
         self._sweeper = Sweeper(conf, self)
         self._rung: set[str] = set()
         self._rung_lock = threading.Lock()
         self._dispatcher = Periodic("conductor-dispatch", 3600, self._dispatch_rung, _SPACING_S)
         self._sweep = Periodic("conductor-sweep", conf.conductor.sweep_interval_s, self._sweeper.sweep)
+        # a thread of its own: the Volume API may not answer
+        self._release = Periodic(
+            "conductor-release", conf.conductor.sweep_interval_s, self._unplaced.run, _SPACING_S
+        )
         self.networks = networks.Networks(
             conf, self.databases, self.cell, self._messaging, self._global_messaging
         )
@@ -106,6 +111,7 @@ class ConductorRole(Role):
         self.hosts.ensure_service(self._conf.host, "nova-conductor")
         self._dispatcher.start()
         self._sweep.start()
+        self._release.start()
         self.networks.start()
         self._server.start()
         self._sweep.ring()
@@ -116,7 +122,8 @@ class ConductorRole(Role):
         self.networks.stop()
         self._dispatcher.stop()
         self._sweep.stop()
-        self._ports.close()
+        self._release.stop(1)
+        self._parts.close()
         self._messaging.close()
         self.databases.dispose()
 
@@ -152,8 +159,8 @@ class ConductorRole(Role):
         self.send(self.journal.grant(self.journal.settled(sendable)))
 
     def delete_without_host(self, row: dict[str, Any]) -> None:
-        """Carry out a deletion whose server has no host, or a dead one, once its ports are let go."""
-        if self._ports.gone(row):
+        """Carry out a deletion whose server has no host, or a dead one, once its ports and volumes are let go."""
+        if self._parts.gone(row):
             self.journal.delete_without_host(row, cleanup_of(row) if row["target"] else None)
 
     def missed(self, host: str, held: Mapping[str, int]) -> list[dict[str, Any]]:

@@ -15,8 +15,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from core.block_devices import of_deletion
+from core.context import admin_context
 from core.errors import NotFound, StaleGeneration
-from core.intents import IntentState
+from core.intents import CONDUCTOR, RELEASE_VOLUMES, IntentState
 from db import cell_schema, global_schema, intents
 from db.global_schema import server_group_members, server_mappings
 from db.sessions import Database, Databases
@@ -275,10 +277,41 @@ def delete_unplaced(connection: sa.Connection, database: Database, row: Row, rec
     return "deleted"
 
 
+def release_volumes(connection: sa.Connection, server_ids: Sequence[str]) -> None:
+    """Have a conductor let go of the volumes of servers that no host will let go of (global transaction).
+
+    To be called before their rows forget them.
+    """
+    servers = global_schema.servers
+    statement = sa.select(servers.c.id, servers.c.block_devices, servers.c.project_id).where(
+        servers.c.id.in_(server_ids)
+    )
+    rows = [
+        intents.row(
+            RELEASE_VOLUMES,
+            "server",
+            row.id,
+            admin_context(),
+            arguments,
+            target=CONDUCTOR,
+            exclusive=False,
+            project_id=row.project_id,
+        )
+        for row in connection.execute(statement)
+        if (arguments := of_deletion(row.block_devices or []))
+    ]
+    if rows:
+        intents.insert(connection, global_schema.intents, rows)
+
+
 def end_unplaced(connection: sa.Connection, server_id: str) -> None:
-    """Mark a server of the global database deleted (write transaction there)."""
+    """Mark a server of the global database deleted (write transaction there).
+
+    What was made or reserved for it at the Volume API is let go by a conductor.
+    """
     moment = now()
     servers = global_schema.servers
+    release_volumes(connection, [server_id])
     connection.execute(
         sa.update(servers)
         .where(servers.c.id == server_id)
@@ -288,6 +321,7 @@ def end_unplaced(connection: sa.Connection, server_id: str) -> None:
             task_state=None,
             power_state=0,
             terminated_at=moment,
+            block_devices=[],
             updated_at=moment,
             generation=servers.c.generation + 1,
         )

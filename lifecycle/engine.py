@@ -11,6 +11,8 @@ says, by raising, when to stop.  Guarantees:
 * on failure every step that ran or began is undone, newest first; an undo that
   fails leaves the intent unfinished, so that another attempt undoes it again:
   the journal is told before the first undo, so the way back is never forgotten;
+* at a step that only goes ``forward`` nothing is undone and nothing cancelled any more: what
+  fails is tried again, and said to be stuck, so that who gives it up leaves it to a cleanup;
 * ``Fenced`` ends everything at once and undoes nothing: it is another's now.
 """
 
@@ -55,9 +57,10 @@ class Journal(Protocol):
 class StepFailed(Exception):
     """A step raised; carries what the fault will say."""
 
-    def __init__(self, step: str, cause: Exception) -> None:
-        super().__init__(f"{step}: {cause}")
-        self.step = step
+    def __init__(self, step: Step, cause: Exception) -> None:
+        super().__init__(f"{step.name}: {cause}")
+        self.step = step.name
+        self.forward = step.forward
         self.cause = cause
 
     def facts(self) -> dict[str, Any]:
@@ -106,10 +109,10 @@ class Engine:
         events: list[dict[str, Any]] = []
         try:
             journal.begin(run)
-            if error is not None and action.undo_on_failure:
+            if error is not None and action.undo_on_failure and not error.get("forward"):
                 return self._back(action, run, journal, events, error)
             try:
-                self._forward(action, run, journal, events)
+                self._forward(action, run, journal, events, begun=error is not None)
             except Cancelled:
                 cancelled = {"code": "haneul.cancelled", "message": "overtaken by a deletion", "step": None}
                 return self._back(action, run, journal, events, cancelled)
@@ -123,6 +126,10 @@ class Engine:
                     failure.cause,
                     exc_info=failure.cause,
                 )
+                if failure.forward:
+                    stuck = {**failure.facts(), "forward": True, "stuck": [failure.step]}
+                    journal.end(run, "retry", events, error=stuck)
+                    return "retry"
                 if not action.undo_on_failure:
                     journal.end(run, "retry", events, error=failure.facts())
                     return "retry"
@@ -133,11 +140,17 @@ class Engine:
             LOG.warning("intent %s attempt %s was refused: left to its owner", run.intent_id, run.attempt)
             return "fenced"
 
-    def _forward(self, action: Action, run: Run, journal: Journal, events: list[dict[str, Any]]) -> None:
+    def _forward(
+        self, action: Action, run: Run, journal: Journal, events: list[dict[str, Any]], *, begun: bool
+    ) -> None:
+        """``begun``: an earlier attempt has begun the step that comes next."""
         for step in action.steps:
             if step.name in run.results:
                 continue
-            run.check_cancelled()
+            if begun and step.forward:
+                run.check_fenced()
+            else:
+                run.check_cancelled()
             if step.shows_as:
                 journal.showing(run, step.shows_as)
             self._call_probe(action, step, "before")
@@ -158,7 +171,7 @@ class Engine:
             events.append(
                 {**event, "finished_at": _moment(), "result": "Error", "message": str(failure)[:255]}
             )
-            raise StepFailed(step.name, failure) from failure
+            raise StepFailed(step, failure) from failure
         events.append({**event, "finished_at": _moment(), "result": "Success"})
         metrics.STEP_SECONDS.labels(action.kind, step.name).observe(time.monotonic() - clock)
         return result
@@ -171,6 +184,8 @@ class Engine:
         events: list[dict[str, Any]],
         error: dict[str, Any],
     ) -> str:
+        # what an earlier attempt could not undo may be undone now
+        error = {key: value for key, value in error.items() if key != "stuck"}
         journal.undoing(run, error)
         stuck: list[str] = []
         for step in reversed(action.steps):

@@ -114,6 +114,20 @@ SERVER = {
             None,
         ),
         Transition(
+            "server.attach_volume",
+            "attach_volume",
+            (VmState.ACTIVE, VmState.PAUSED, VmState.STOPPED, VmState.RESIZED),
+            None,
+        ),
+        Transition(
+            "server.detach_volume",
+            "detach_volume",
+            (VmState.ACTIVE, VmState.PAUSED, VmState.STOPPED, VmState.SUSPENDED, VmState.RESIZED),
+            None,
+        ),
+        Transition("server.swap_volume", "swap_volume", (VmState.ACTIVE, VmState.PAUSED), None),
+        Transition("server.extend_volume", "extend_volume", None, None),
+        Transition(
             "server.delete",
             "delete",
             None,

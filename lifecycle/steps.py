@@ -59,6 +59,11 @@ class Run:
         if self.cancelled.is_set():
             raise Cancelled(self.intent_id)
 
+    def check_fenced(self) -> None:
+        """The same in a step that only goes forward: it is not stopped half-way."""
+        if self.fenced.is_set():
+            raise Fenced(self.intent_id)
+
 
 StepFunction = Callable[[Run], Any]
 
@@ -68,6 +73,7 @@ class Step:
     """One step. ``durable``: the checkpoint is written before the next step starts,
     because a repeat of this step's effect would not be harmless or is costly.
     ``shows_as`` is the task_state (or the like) that the resource shows while it runs.
+    ``forward``: the point of no return; from here what fails is tried again instead of undone.
     """
 
     name: str
@@ -76,6 +82,7 @@ class Step:
     no_undo: str = ""
     durable: bool = False
     shows_as: str | None = None
+    forward: bool = False
 
     def __post_init__(self) -> None:
         if self.undo is None and not self.no_undo:

@@ -165,7 +165,6 @@ def delete_volume(api: VolumeApi, volume_id: str) -> None:
     try:
         api.delete_volume(volume_id)
     except BadRequest:
-        # in use by another server, or it has snapshots: then it is left to its owner, as upstream does;
-        # one that is being made yet is not ready to be deleted, and is asked for again
+        # in use by another server, or it has snapshots: then it is left to its owner, as upstream does
         if api.volume(volume_id)["status"] in ("creating", "downloading"):
-            raise
+            api.act(volume_id, "os-force_delete")

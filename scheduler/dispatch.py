@@ -392,11 +392,17 @@ class Dispatcher:
                 )
             )
             connection.execute(sa.delete(tags).where(tags.c.server_id.in_(ids)))
+            db_servers.release_volumes(connection, ids)
             connection.execute(
                 sa.update(servers)
                 .where(servers.c.id.in_(ids))
                 .values(
-                    deleted=1, vm_state="deleted", task_state=None, terminated_at=moment, updated_at=moment
+                    deleted=1,
+                    vm_state="deleted",
+                    task_state=None,
+                    block_devices=[],
+                    terminated_at=moment,
+                    updated_at=moment,
                 )
             )
 

@@ -38,6 +38,7 @@ from api.compute.server_network_actions import ServerNetworkActionsController
 from api.compute.server_parts import ServerPartsController
 from api.compute.server_placement import ServerPlacementController
 from api.compute.server_tags import ServerTagsController
+from api.compute.server_volumes import ServerVolumesController
 from api.compute.servers import ServersController
 from api.compute.services import ComputeServices
 from api.compute.usage import UsageController
@@ -78,6 +79,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     InstanceActionsController,
     ServerPartsController,
     ServerInterfacesController,
+    ServerVolumesController,
     ServerNetworkActionsController,
     NetworkProxiesController,
     SecurityGroupProxiesController,

@@ -10,6 +10,7 @@ from typing import Any
 
 from api.common.operations import Call
 from api.compute import common
+from core.block_devices import of_deletion
 from core.errors import Conflict
 from db import intents, servers
 from db.servers import Located, Row
@@ -18,8 +19,10 @@ from lifecycle.server_ports import kept_ports
 from lifecycle.states import SERVER, check_server
 
 
-def find(call: Call, *, deleted: bool = False, shown: bool = False) -> Located:
+def find(call: Call, *, deleted: bool = False, shown: bool = False, authorize: bool = True) -> Located:
     """The server of the path. What the asker may not see is not there. ``shown``: see ``db.servers.find``.
+
+    ``authorize``: False when the caller asks policy itself.
 
     :raises NotFound: none, or another project's. :raises Forbidden: policy says no.
     """
@@ -32,7 +35,8 @@ def find(call: Call, *, deleted: bool = False, shown: bool = False) -> Located:
     found = servers.find(call.services.databases, canonical, deleted=deleted, shown=shown)
     if found.row["project_id"] != call.context.project_id and not common.is_admin(call):
         raise servers.not_found(server_id)
-    call.authorize(target_of(found.row))
+    if authorize:
+        call.authorize(target_of(found.row))
     return found
 
 
@@ -130,6 +134,11 @@ def ports_of(row: Row) -> dict[str, Any]:
     return {"ports": {"kept": kept_ports(row["networks"], row["network_info"])}}
 
 
+def parts_of(row: Row) -> dict[str, Any]:
+    """What a deletion says of what the server has at other services."""
+    return {**ports_of(row), **of_deletion(row["block_devices"] or [])}
+
+
 def delete(call: Call) -> None:
     """Delete the server of the path, wherever it is. Again while it goes on: nothing more happens.
 
@@ -160,7 +169,7 @@ def _delete_once(call: Call) -> bool:
         "server",
         row["id"],
         call.context,
-        ports_of(row),
+        parts_of(row),
         target=row["host"],
         project_id=row["project_id"],
     )

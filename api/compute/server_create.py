@@ -21,7 +21,9 @@ from api.common.app import project_of
 from api.common.operations import Call
 from api.compute import common, server_request
 from api.compute.server_request import ServerRequest
+from api.compute.server_volume_sources import Made
 from compute.drivers.base import GuestSpec
+from core import block_devices
 from core.errors import OverQuota
 from db import intents, servers
 from db.servers import Row
@@ -40,6 +42,7 @@ OPTS = [
         "default_schedule_zone", help="Zone of servers that are created without one; unset: any zone."
     ),
 ]
+_ROOT_NAME = "/dev/vda"
 _PASSWORD_LENGTH = 12
 # without what looks alike
 _PASSWORD_GROUPS = ("23456789", "ABCDEFGHJKLMNPQRSTUVWXYZ", "abcdefghijkmnopqrstuvwxyz")
@@ -76,17 +79,43 @@ def create(call: Call) -> Created:
     request = server_request.resolve(call)
     reservation_id = "r-" + "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
     password = request.body.get("adminPass") or make_password()
-    rows = _write(call, request, reservation_id, password)
+    if request.sources.makes_some:
+        rows = _write_with_volumes(call, request, reservation_id, password)
+    else:
+        made = request.sources.make([str(uuid.uuid4()) for _ in range(request.max_count)])
+        rows = _write(call, request, reservation_id, password, made)
     call.services.doorbells.ring_scheduler()
     return Created(rows, reservation_id, password)
 
 
+def _write_with_volumes(call: Call, request: ServerRequest, reservation_id: str, password: str) -> list[Row]:
+    """Volumes are asked for first, for as many servers as the quotas seem to admit; those left over go again."""
+    sources = request.sources
+    with call.services.databases.global_.read() as connection:
+        count = _admitted(call, connection, request)
+    made = sources.make([str(uuid.uuid4()) for _ in range(count)])
+    try:
+        rows = _write(call, request, reservation_id, password, made)
+    except Exception:
+        sources.discard(made)
+        raise
+    sources.discard(made[len(rows) :])
+    return rows
+
+
 @retrying
-def _write(call: Call, request: ServerRequest, reservation_id: str, password: str) -> list[Row]:
+def _write(
+    call: Call,
+    request: ServerRequest,
+    reservation_id: str,
+    password: str,
+    made: list[Made],
+) -> list[Row]:
+    """``made``: the volumes of each server."""
     tags = sorted(set(request.body.get("tags") or ()))
     with call.services.databases.global_.write() as connection:
-        count = _admitted(call, connection, request)
-        rows = [_row(call, request, reservation_id, index, count) for index in range(count)]
+        count = min(_admitted(call, connection, request), len(made))
+        rows = [_row(call, request, reservation_id, index, count, made[index]) for index in range(count)]
         intent_rows = [_intent(call, request, row, password) for row in rows]
         servers.insert(connection, rows, intent_rows, tags)
     return rows
@@ -128,9 +157,25 @@ def _admitted(call: Call, connection: Any, request: ServerRequest) -> int:
     return low
 
 
-def _row(call: Call, request: ServerRequest, reservation_id: str, index: int, count: int) -> Row:
+def _devices(request: ServerRequest, volumes: list[block_devices.Device]) -> list[block_devices.Device]:
+    """The devices of one server, in the order of the request, each with a name."""
+    local = [dict(each) for each in request.devices.listed if each["destination_type"] == "local"]
+    listed = [*(dict(each) for each in volumes), *local]
+    unlisted = 0 if local else bool(request.ephemeral_gib) + bool(request.swap_mib)
+    block_devices.name_all(listed, _ROOT_NAME, unlisted)
+    return listed
+
+
+def _row(
+    call: Call,
+    request: ServerRequest,
+    reservation_id: str,
+    index: int,
+    count: int,
+    made: Made,
+) -> Row:
     body, flavor = request.body, request.flavor
-    server_id, moment = str(uuid.uuid4()), now()
+    server_id, moment = made.server_id, now()
     several = count > 1 or request.max_count > 1
     name = f"{body['name']}-{index + 1}" if several else body["name"]
     hostname = body.get("hostname")
@@ -158,9 +203,9 @@ def _row(call: Call, request: ServerRequest, reservation_id: str, index: int, co
         "root_gib": flavor["root_gib"],
         "ephemeral_gib": request.ephemeral_gib,
         "flavor": {**flavor, "swap_mib": request.swap_mib},
-        "image_id": request.image.id,
-        "image": dataclasses.asdict(request.image),
-        "block_devices": [],
+        "image_id": None if request.volume_backed or request.image is None else request.image.id,
+        "image": dataclasses.asdict(request.image) if request.image else None,
+        "block_devices": _devices(request, made.devices),
         "networks": [dict(each) for each in request.networks.requests],
         "network_info": [],
         "metadata": dict(body.get("metadata") or {}),
@@ -177,13 +222,18 @@ def _row(call: Call, request: ServerRequest, reservation_id: str, index: int, co
         "access_ip_v6": body.get("accessIPv6"),
         "reservation_id": reservation_id,
         "launch_index": index,
-        "root_device_name": "/dev/vda",
+        "root_device_name": _root_name(request),
         "server_group_id": request.group.id if request.group else None,
         "generation": 0,
         "created_at": moment,
         "updated_at": moment,
         "deleted": 0,
     }
+
+
+def _root_name(request: ServerRequest) -> str:
+    root = request.devices.root
+    return str((root or {}).get("device_name") or _ROOT_NAME)
 
 
 def guest_of(call: Call, row: Row, *, password: str | None = None, files: Any = ()) -> GuestSpec:
@@ -214,7 +264,8 @@ def guest_of(call: Call, row: Row, *, password: str | None = None, files: Any = 
         availability_zone=zone,
         created_at=str(common.zulu(row["created_at"])),
         nics=tuple(row["network_info"]),
-        volumes=tuple(row["block_devices"]),
+        volumes=tuple(block_devices.volumes(row["block_devices"] or [])),
+        local_disks=tuple(block_devices.local_disks(row["block_devices"] or [])),
         personality=tuple({"path": each["path"], "contents": each["contents"]} for each in files),
     )
 
@@ -241,7 +292,7 @@ def _intent(call: Call, request: ServerRequest, row: Row, password: str) -> inte
         {
             "guest": guest.to_dict(),
             "resources": request.resources(),
-            "image_properties": request.image.properties,
+            "image_properties": request.image.properties if request.image else {},
             "extra_specs": request.flavor["extra_specs"] or {},
             "availability_zone": row["availability_zone"],
             "requested_host": request.zone.host,

@@ -1,4 +1,4 @@
-"""What belongs to a server and can be asked for by itself: addresses, ports, volumes, password, …"""
+"""What belongs to a server and can be asked for by itself: addresses, password, …"""
 
 from __future__ import annotations
 
@@ -52,24 +52,6 @@ class ServerPartsController(Controller):
         if label not in found:
             raise NotFound("Instance is not a member of specified network")
         return {label: found[label]}
-
-    @operation(
-        "GET", _SERVER + "/os-volume_attachments", policy="os_compute_api:os-volumes-attachments:index"
-    )
-    def volumes(self, call: Call) -> dict[str, Any]:
-        """Volumes of a server."""
-        server_access.find(call)
-        return {"volumeAttachments": []}
-
-    @operation(
-        "GET",
-        _SERVER + "/os-volume_attachments/{volume_id}",
-        policy="os_compute_api:os-volumes-attachments:show",
-    )
-    def volume(self, call: Call) -> dict[str, Any]:
-        """One volume of a server."""
-        found = server_access.find(call)
-        raise NotFound(f"Instance {found.id} is not attached to volume {call.params['volume_id']}")
 
     # -- password ----------------------------------------------------------------
 

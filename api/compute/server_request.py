@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from api.common.operations import Call
 from api.compute import common, server_devices, server_networks
 from api.compute.image_client import Image, properties_of
+from api.compute.server_volume_sources import Sources
 from compute.drivers.base import GuestImage
 from core.errors import BadRequest, Forbidden, NotFound, OverQuota
 from db import flavors as db_flavors
@@ -55,8 +56,10 @@ class ServerRequest:
 
     body: Mapping[str, Any]
     flavor: dict[str, Any]
-    image: GuestImage
+    image: GuestImage | None
+    """what is booted, or (``volume_backed``) whose properties count"""
     devices: server_devices.Devices
+    sources: Sources
     keypair: Mapping[str, Any] | None
     zone: Zone
     group: Group | None
@@ -76,12 +79,17 @@ class ServerRequest:
         asked = self.devices.swap_mib
         return int(self.flavor["swap_mib"] if asked is None else asked)
 
+    @property
+    def volume_backed(self) -> bool:
+        return self.devices.root is not None
+
     def resources(self) -> dict[str, int]:
         """What one server takes from a host, by resource class."""
+        root_gib = 0 if self.volume_backed else self.flavor["root_gib"]
         amounts = {
             "VCPU": self.flavor["vcpus"],
             "MEMORY_MB": self.flavor["memory_mib"],
-            "DISK_GB": self.flavor["root_gib"] + self.ephemeral_gib + math.ceil(self.swap_mib / 1024),
+            "DISK_GB": root_gib + self.ephemeral_gib + math.ceil(self.swap_mib / 1024),
         }
         return {name: amount for name, amount in amounts.items() if amount}
 
@@ -98,9 +106,15 @@ def resolve(call: Call) -> ServerRequest:
         group = _group(call, connection, hints.get("group"), maximum)
         _check_personality(call, connection, server)
         _check_metadata(call, connection, server.get("metadata") or {})
-    devices = server_devices.read(server, flavor)
-    image = _image(call, str(devices.image_id), flavor)
-    if flavor["root_gib"] == 0 and not call.allowed("os_compute_api:servers:create:zero_disk_flavor"):
+    devices = server_devices.read(server, flavor, _properties(call, server))
+    sources = Sources(call, devices, maximum)
+    volume_backed = devices.root is not None
+    if devices.image_id is None:
+        image = sources.root_image()
+    else:
+        image = _image(call, devices.image_id, flavor, on_host=not volume_backed)
+    zero_disk = flavor["root_gib"] == 0 and not volume_backed
+    if zero_disk and not call.allowed("os_compute_api:servers:create:zero_disk_flavor"):
         raise Forbidden("Only volume-backed servers are allowed for flavors with zero disk.")
     networks = server_networks.resolve(call, server, minimum, maximum)
     return ServerRequest(
@@ -108,6 +122,7 @@ def resolve(call: Call) -> ServerRequest:
         flavor=flavor,
         image=image,
         devices=devices,
+        sources=sources,
         keypair=keypair,
         zone=zone,
         group=group,
@@ -257,17 +272,27 @@ def check_metadata_quota(call: Call, connection: sa.Connection, count: int) -> N
         raise OverQuota(f"Maximum number of metadata items exceeds {most}")
 
 
-def _image(call: Call, image_id: str, flavor: Mapping[str, Any]) -> GuestImage:
+def _properties(call: Call, server: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of the image in imageRef: it may say that the server has volumes."""
+    image_id = server_devices.image_asked(server)
+    return {} if image_id is None else properties_of(_seen_image(call, image_id))
+
+
+def _seen_image(call: Call, image_id: str) -> Image:
     try:
         uuid.UUID(image_id)
-        image = call.services.images.recent(call.context, image_id)
+        return call.services.images.recent(call.context, image_id)
     except (ValueError, NotFound) as error:
         raise BadRequest(f"Image {image_id} could not be found.") from error
+
+
+def _image(call: Call, image_id: str, flavor: Mapping[str, Any], *, on_host: bool) -> GuestImage:
+    image = _seen_image(call, image_id)
     if image.get("status") != "active":
         raise BadRequest(f"Image {image_id} is not active.")
     if int(image.get("min_ram") or 0) > flavor["memory_mib"]:
         raise BadRequest("Flavor's memory is too small for requested image.")
-    if flavor["root_gib"]:
+    if flavor["root_gib"] and on_host:
         _check_disk(image, flavor["root_gib"])
     return guest_image(image)
 
@@ -302,9 +327,9 @@ def guest_image(image: Image) -> GuestImage:
     )
 
 
-def _config_drive(call: Call, server: Mapping[str, Any], image: GuestImage) -> bool:
+def _config_drive(call: Call, server: Mapping[str, Any], image: GuestImage | None) -> bool:
     if call.services.options.force_config_drive:
         return True
-    if image.properties.get("img_config_drive") == "mandatory":
+    if image is not None and image.properties.get("img_config_drive") == "mandatory":
         return True
     return common.truth(server.get("config_drive", False))

@@ -13,6 +13,7 @@ from api.compute.policies import all_rules
 from core import config
 from db.quotas import Quotas
 from lifecycle.network_client import NetworkClient
+from lifecycle.volume_client import VolumeApi
 
 GROUP = "compute_api"
 OPTS = [
@@ -35,7 +36,7 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
 
 
 class ComputeServices(ApiServices):
-    """What all APIs have, and quotas, the doorbells of other roles, and the image API."""
+    """What all APIs have, and quotas, the doorbells of other roles, and the other APIs."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         super().__init__(conf, GROUP, OPTS, all_rules())
@@ -44,6 +45,7 @@ class ComputeServices(ApiServices):
         self.doorbells = Doorbells(conf, self.databases)
         self.images = ImageClient(conf)
         self.networks = NetworkClient(conf)
+        self.volumes = VolumeApi(conf)
 
     def close(self) -> None:
         """Stop the threads that ring, give the database connections back."""

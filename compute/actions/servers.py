@@ -2,15 +2,22 @@
 
 | kind | steps |
 |---|---|
-| server.create | check host → make and bind ports → cache image → create disks → define → wait for ports → power on |
-| server.start | define again (so that the definition is current) → power on |
+| server.create | check host → make and bind ports → have volumes → cache image → create disks → define → wait for ports → power on |
+| server.start | connect volumes again → define again (so that the definition is current) → power on |
 | server.stop | power off |
-| server.reboot_soft, server.reboot_hard | reboot |
+| server.reboot_soft | reboot |
+| server.reboot_hard | connect volumes again → reboot |
 | server.create_image | copy the root disk → upload it → remove the copy |
 | server.forget_image | the way back of the former, when it could not be gone: remove the copy → delete the image |
 | server.attach_interface | make or adopt a port → wait for it → plug it into the guest |
 | server.detach_interface | pull the NIC out of the guest → let its port go |
-| server.delete | power off and forget → let ports go → remove disks |
+| server.attach_volume | reserve the volume → connect it → plug it into the guest |
+| server.detach_volume | say so → pull it out of the guest → disconnect it and let it go |
+| server.forget_volume | the way back of both, when it could not be gone: pull it out → let it go |
+| server.swap_volume | connect the new one → copy while the guest runs → let the old one go |
+| server.settle_swap | the end of a swap that could go neither on nor back, whichever is right |
+| server.extend_volume | show the guest what the volume has grown to |
+| server.delete | power off and forget → let volumes go → let ports go → remove disks |
 | server.cleanup | the same, on a host that was down when its server was deleted or built elsewhere |
 | host.cache_image | fetch an image before a server needs it |
 
@@ -25,7 +32,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from compute.actions import ports
+from compute.actions import ports, volumes
 from compute.drivers.base import ComputeDriver, GuestImage, GuestSpec, PowerState
 from core.errors import Rebuildable
 from lifecycle.steps import Action, Registry, Run, Step
@@ -37,6 +44,7 @@ def _driver(run: Run) -> ComputeDriver:
 
 
 def _guest(run: Run) -> GuestSpec:
+    """As the steps have made it so far, but for how its volumes are reached."""
     return GuestSpec.from_dict({**run.arguments["guest"], "nics": ports.nics(run)})
 
 
@@ -49,7 +57,7 @@ def _check_host(run: Run) -> None:
 
 def _cache_image(run: Run) -> None:
     guest = _guest(run)
-    if guest.image is not None:
+    if guest.image is not None and guest.boots_locally:
         _driver(run).cache_image(guest.image, run.worker.images.fetch)
 
 
@@ -66,7 +74,7 @@ def _remove_disks(run: Run) -> None:
 
 
 def _define(run: Run) -> None:
-    _driver(run).define(_guest(run))
+    _driver(run).define(volumes.with_volumes(run, _guest(run)))
 
 
 def _undefine(run: Run) -> None:
@@ -79,10 +87,11 @@ def _power_on(run: Run) -> dict[str, Any]:
 
 
 def _power_on_new(run: Run) -> dict[str, Any]:
-    """The first start: its outcome tells the server's addresses, too."""
+    """The first start: its outcome tells the server's addresses and attachments, too."""
     _driver(run).power_on(run.resource_id)
     made = ports.wait_running(run)
-    return {**_seen(run), "network_info": made} if made else _seen(run)
+    told = {"network_info": made} if made else {}
+    return {**_seen(run), **told, **(run.results.get("volumes") or {})}
 
 
 def _attach_nic(run: Run) -> dict[str, Any]:
@@ -158,6 +167,9 @@ def _delete_image(run: Run) -> None:
     run.worker.images.delete(run.arguments["image_id"])
 
 
+_CONNECTED = "the guest has them, running or not"
+_FREE = "the volume may be another server's by now"
+_FORWARD = "a cleanup only goes forward"
 _KEEPS = "the guest is left as the hypervisor has it; the fault says what failed"
 
 ACTIONS = Registry(
@@ -166,6 +178,7 @@ ACTIONS = Registry(
         (
             Step("check_host", _check_host, no_undo="only looks"),
             Step("ports", ports.make, undo=ports.unmake, shows_as="networking"),
+            Step("volumes", volumes.bring, undo=volumes.take_back, shows_as="block_device_mapping"),
             Step("cache_image", _cache_image, no_undo="the cache is shared and expires by itself"),
             Step("create_disks", _create_disks, undo=_remove_disks, shows_as="block_device_mapping"),
             Step("define", _define, undo=_undefine, shows_as="spawning"),
@@ -176,6 +189,7 @@ ACTIONS = Registry(
     Action(
         "server.start",
         (
+            Step("volumes", volumes.connect_again, no_undo=_CONNECTED),
             Step("define", _define_current, no_undo="the definition is what the database says"),
             Step("power_on", _power_on, no_undo=_KEEPS),
         ),
@@ -183,7 +197,11 @@ ACTIONS = Registry(
     Action("server.stop", (Step("power_off", _power_off, no_undo=_KEEPS),)),
     Action("server.reboot_soft", (Step("reboot", _reboot_soft, no_undo=_KEEPS, shows_as="reboot_started"),)),
     Action(
-        "server.reboot_hard", (Step("reboot", _reboot_hard, no_undo=_KEEPS, shows_as="reboot_started_hard"),)
+        "server.reboot_hard",
+        (
+            Step("volumes", volumes.connect_again, no_undo=_CONNECTED),
+            Step("reboot", _reboot_hard, no_undo=_KEEPS, shows_as="reboot_started_hard"),
+        ),
     ),
     Action(
         "server.create_image",
@@ -196,8 +214,8 @@ ACTIONS = Registry(
     Action(
         "server.forget_image",
         (
-            Step("remove_snapshot", _remove_snapshot, no_undo="a cleanup only goes forward"),
-            Step("delete_image", _delete_image, no_undo="a cleanup only goes forward"),
+            Step("remove_snapshot", _remove_snapshot, no_undo=_FORWARD),
+            Step("delete_image", _delete_image, no_undo=_FORWARD),
         ),
         undo_on_failure=False,
     ),
@@ -217,17 +235,64 @@ ACTIONS = Registry(
         ),
         undo_on_failure=False,
     ),
+    Action(
+        "server.attach_volume",
+        (
+            # durable: who asked waits for it, since it is here that the Volume API refuses
+            Step("reserve", volumes.reserve, undo=volumes.unreserve, durable=True),
+            Step("connect", volumes.connect, no_undo="the undo of reserve disconnects, too"),
+            Step("attach", volumes.attach, undo=volumes.unattach),
+        ),
+    ),
+    Action(
+        "server.detach_volume",
+        (
+            Step("begin", volumes.begin_detaching, undo=volumes.roll_detaching),
+            Step("detach", volumes.detach, undo=volumes.reattach),
+            Step("let_go", volumes.let_go, no_undo=_FREE, forward=True),
+        ),
+    ),
+    Action(
+        "server.forget_volume",
+        (
+            Step("detach", volumes.detach, no_undo=_FORWARD),
+            Step("let_go", volumes.let_go, no_undo=_FORWARD),
+        ),
+        undo_on_failure=False,
+    ),
+    Action(
+        "server.swap_volume",
+        (
+            Step("connect", volumes.connect_new, undo=volumes.unconnect_new),
+            # a copy back may not fit: who can't copy leaves the guest as it was, and it is tried again
+            Step("swap", volumes.swap, no_undo="a guest that has the new volume keeps it", forward=True),
+            Step("let_go", volumes.let_go_old, no_undo=_FREE, forward=True),
+        ),
+    ),
+    Action(
+        "server.settle_swap",
+        (Step("settle", volumes.settle_swap, no_undo=_FORWARD),),
+        undo_on_failure=False,
+    ),
+    Action(
+        "server.extend_volume",
+        (Step("extend", volumes.extend, no_undo="a guest that sees the volume's size is as it should be"),),
+    ),
     *(
         Action(
             kind,
             (
                 Step("undefine", _undefine, no_undo="a deletion only goes forward"),
+                Step("volumes", let_go, no_undo="a deletion only goes forward"),
                 Step("ports", release, no_undo="a deletion only goes forward"),
                 Step("remove_disks", _remove_disks, no_undo="a deletion only goes forward"),
             ),
             undo_on_failure=False,
         )
-        for kind, release in (("server.delete", ports.release), ("server.cleanup", ports.release_here))
+        for kind, let_go, release in (
+            ("server.delete", volumes.release, ports.release),
+            ("server.cleanup", volumes.release_here, ports.release_here),
+        )
     ),
     Action(
         "host.cache_image",

@@ -3,7 +3,7 @@
     python -m tests.crash.agent_process CONFIG.json
 
 CONFIG: {"options": {"group.name": value}, "faults": folder or null,
-"network", "image": URLs of these APIs or absent, "forbidden": modules that must not be imported}.  It writes one line "ready" when
+"network", "image", "volume": URLs of these APIs or absent, "forbidden": modules that must not be imported}.  It writes one line "ready" when
 it hears, and "forbidden: [...]" when it ends (SIGTERM).
 """
 
@@ -39,6 +39,10 @@ def main() -> None:
         from tests.stack.credentials import credentials
 
         credentials(conf, settings["network"], settings.get("image"))
+    if settings.get("volume"):
+        from tests.stack.credentials import volume_endpoint
+
+        volume_endpoint(conf, settings["volume"])
     role = service.make_role(conf)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

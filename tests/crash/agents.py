@@ -26,7 +26,7 @@ class AgentProcess:
         options = {
             name: value
             for name, value in cloud.values.items()
-            if name.partition(".")[0] in ("compute", "simulated", "transport_url")
+            if name.partition(".")[0] in ("compute", "simulated", "transport_url", "state_path")
         }
         options["host"] = "agents"
         settings = {"options": options, "faults": str(faults) if faults else None, **more}
@@ -34,6 +34,8 @@ class AgentProcess:
             settings["network"] = cloud.plane.url
         if cloud.images is not None:
             settings["image"] = cloud.images.url
+        if cloud.volumes is not None:
+            settings["volume"] = cloud.volumes.url
         self._config.write_text(json.dumps(settings))
         self._process: subprocess.Popen[bytes] | None = None
         self._closing = threading.Event()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import uuid
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import sqlalchemy as sa
 
-from api.compute.server_access import ports_of
+from api.compute.server_access import parts_of
 from compute.actions.servers import ACTIONS
 from conductor.ends import cleanup_of
 from conductor.journal import Journal
+from core import block_devices
 from core.context import admin_context
 from db import cell_schema, image_caching
 from db import intents as db_intents
@@ -30,7 +32,14 @@ def every_undo() -> list[tuple[str, str]]:
 
 
 def last_step(kind: str) -> str:
-    return ACTIONS[kind].steps[-1].name
+    """The last one whose failure is answered by undoing."""
+    return next(step.name for step in reversed(ACTIONS[kind].steps) if not step.forward)
+
+
+def is_forward(kind: str, step: str) -> bool:
+    """What fails there is tried again."""
+    action = ACTIONS[kind]
+    return not action.undo_on_failure or any(each.forward for each in action.steps if each.name == step)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +88,7 @@ def _abandon(cloud: Cloud, server_id: str) -> None:
     server = cloud.server(server_id)
     delete = {
         **db_intents.row(
-            "server.delete", "server", server_id, admin_context(), ports_of(server), target=server["host"]
+            "server.delete", "server", server_id, admin_context(), parts_of(server), target=server["host"]
         ),
         "available_at": server["created_at"].replace(year=server["created_at"].year + 1),  # not the sweeper's
         "project_id": server["project_id"],
@@ -127,6 +136,79 @@ def _cache_image(cloud: Cloud, server_id: str) -> None:
     ConductorClient(cloud.messaging).ring(ids)
 
 
+def _guest(cloud: Cloud, server_id: str, devices: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the API tells a host of a server that exists."""
+    (create,) = (intent for intent in cloud.intents(server_id) if intent["kind"] == "server.create")
+    nics = cloud.server(server_id)["network_info"]
+    return {**create["arguments"]["guest"], "nics": nics, "volumes": devices}
+
+
+def _with_devices(cloud: Cloud, server_id: str, devices: list[dict[str, Any]]) -> None:
+    table = cell_schema.servers
+    with cloud.cell.write() as connection:
+        connection.execute(sa.update(table).where(table.c.id == server_id).values(block_devices=devices))
+
+
+def _more(cloud: Cloud, server_id: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """(the server's devices, one that its row has now, too)"""
+    assert cloud.volumes is not None
+    old = cloud.server(server_id)["block_devices"]
+    kind = {"source_type": "volume", "destination_type": "volume", "device_name": "/dev/vdc"}
+    new = block_devices.new_device(**kind, volume_id=cloud.volumes.make(), size_gib=1)
+    _with_devices(cloud, server_id, [*old, new])
+    return old, new
+
+
+def _attach_volume(cloud: Cloud, server_id: str) -> None:
+    old, new = _more(cloud, server_id)
+    cloud.act("server.attach_volume", server_id, guest=_guest(cloud, server_id, old), device=new)
+
+
+def _forget_volume(cloud: Cloud, server_id: str) -> None:
+    """An attach that never began, and never will."""
+    old, new = _more(cloud, server_id)
+    arguments = {"guest": _guest(cloud, server_id, old), "device": new}
+    host = cloud.server(server_id)["host"]
+    row = db_intents.row("server.attach_volume", "server", server_id, admin_context(), arguments, target=host)
+    with cloud.cell.write() as connection:
+        db_intents.insert(connection, cell_schema.intents, [cleanup_of({**row, "project_id": "p"})])
+    ConductorClient(cloud.messaging).ring([])
+
+
+def _detach_volume(cloud: Cloud, server_id: str) -> None:
+    devices = cloud.server(server_id)["block_devices"]
+    guest = _guest(cloud, server_id, devices)
+    cloud.act("server.detach_volume", server_id, guest=guest, device=devices[0])
+
+
+def _swap_volume(cloud: Cloud, server_id: str) -> None:
+    assert cloud.volumes is not None
+    (old,) = cloud.server(server_id)["block_devices"]
+    swap_to = {"volume_id": cloud.volumes.make(2), "size_gib": 2, "multiattach": False}
+    device = {**old, "swap_to": swap_to}
+    _with_devices(cloud, server_id, [device])
+    cloud.act("server.swap_volume", server_id, guest=_guest(cloud, server_id, [old]), device=device)
+
+
+def _settle_swap(cloud: Cloud, server_id: str) -> None:
+    """A swap that never began, and never will."""
+    assert cloud.volumes is not None
+    (old,) = cloud.server(server_id)["block_devices"]
+    device = {**old, "swap_to": {"volume_id": cloud.volumes.make(), "size_gib": 1, "multiattach": False}}
+    _with_devices(cloud, server_id, [device])
+    arguments = {"guest": _guest(cloud, server_id, [old]), "device": device}
+    host = cloud.server(server_id)["host"]
+    row = db_intents.row("server.swap_volume", "server", server_id, admin_context(), arguments, target=host)
+    with cloud.cell.write() as connection:
+        db_intents.insert(connection, cell_schema.intents, [cleanup_of({**row, "project_id": "p"})])
+    ConductorClient(cloud.messaging).ring([])
+
+
+def _extend_volume(cloud: Cloud, server_id: str) -> None:
+    (device,) = cloud.server(server_id)["block_devices"]
+    cloud.act("server.extend_volume", server_id, device=device)
+
+
 CASES: Mapping[str, Case] = {
     "server.create": Case(None, lambda cloud, server_id: None, "active"),
     "server.start": Case("stopped", _act("server.start"), "active"),
@@ -137,6 +219,12 @@ CASES: Mapping[str, Case] = {
     "server.forget_image": Case("active", _forget_image, "active"),
     "server.attach_interface": Case("active", _attach, "active"),
     "server.detach_interface": Case("active", _detach, "active"),
+    "server.attach_volume": Case("active", _attach_volume, "active"),
+    "server.detach_volume": Case("active", _detach_volume, "active"),
+    "server.forget_volume": Case("active", _forget_volume, "active"),
+    "server.swap_volume": Case("active", _swap_volume, "active"),
+    "server.settle_swap": Case("active", _settle_swap, "active"),
+    "server.extend_volume": Case("active", _extend_volume, "active"),
     "server.delete": Case("active", lambda cloud, server_id: cloud.delete(server_id), "deleted"),
     "server.cleanup": Case("active", _abandon, "deleted"),
     "host.cache_image": Case("active", _cache_image, "active"),

@@ -65,6 +65,7 @@ def assert_nothing_lost(cloud: Cloud, state_dir: Path | None, states: Mapping[st
     _quota(cloud, alive)
     _allocations(cloud, alive)
     _ports(cloud, alive, state_dir)
+    _volumes(cloud, alive, state_dir)
     if cloud.images is not None:
         assert cloud.images.statuses() <= {"active"}, "an image that waits for data which never comes"
     if state_dir is not None:
@@ -144,6 +145,40 @@ def _ports(cloud: Cloud, alive: Mapping[str, Row], state_dir: Path | None) -> No
     assert found == expected, "bound ports"
     assert set(ports) == set(expected) | kept, "a port left behind, or one of its owner's gone"
     assert cloud.plane.used() == len(ports)
+
+
+def _volumes(cloud: Cloud, alive: Mapping[str, Row], state_dir: Path | None) -> None:
+    """A server on a host has the volumes that its row says, there and at the Volume API; no other has any."""
+    if cloud.volumes is None:
+        return
+    devices = {
+        (id_, device["volume_id"]): device for id_, row in alive.items() for device in row["block_devices"]
+    }
+    assert not any("swap_to" in device for device in devices.values()), "a swap that never ends"
+    expected = {key for key in devices if alive[key[0]]["host"]}
+    attachments = cloud.volumes.attachments()
+    found = {(each["instance"], each["volume_id"]) for each in attachments}
+    assert len(found) == len(attachments), "two attachments of one volume for one server"
+    assert found == expected, "attachments"
+    for each in attachments:
+        assert each["status"] == "attached", each
+        assert devices[each["instance"], each["volume_id"]]["attachment_id"] == each["id"]
+    volumes = cloud.volumes.volumes()
+    used = {volume_id for _, volume_id in expected}
+    assert {id_: row["status"] for id_, row in volumes.items()} == {
+        id_: "in-use" if id_ in used else "available" for id_ in volumes
+    }
+    gone = {volume for server, volume in cloud.made_volumes.items() if server not in alive}
+    detached = {volume for server, volume in cloud.made_volumes.items() if (server, volume) not in devices}
+    assert not (set(volumes) & gone) - detached, "volumes that should have gone with their servers"
+    if state_dir is not None:
+        at = {(row["host"], volume) for (id_, volume) in expected for row in [alive[id_]]}
+        there = {(path.parent.parent.name, path.stem) for path in state_dir.glob("*/connections/*.json")}
+        assert there == at, "connections of the hosts"
+        for host, id_ in {(alive[id_]["host"], id_) for id_, row in alive.items() if row["host"]}:
+            guest = json.loads((state_dir / host / "guests" / f"{id_}.json").read_text())
+            wanted = {volume for server, volume in expected if server == id_}
+            assert set(guest["spec"]["volumes"]) == wanted, "volumes of the guest"
 
 
 def _allocations(cloud: Cloud, alive: Mapping[str, Row]) -> None:

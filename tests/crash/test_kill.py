@@ -30,6 +30,7 @@ class Victim:
         )
         self.cloud.with_networks()
         self.cloud.with_images()
+        self.cloud.with_volumes()
         self.agent = AgentProcess(self.cloud, folder, faults=folder)
         self.states: dict[str, str] = {}
 

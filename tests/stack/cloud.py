@@ -15,11 +15,11 @@ from typing import Any
 import sqlalchemy as sa
 from oslo_config import cfg
 
-from api.compute.server_access import ports_of
+from api.compute.server_access import parts_of
 from compute import service as compute_service
 from compute.drivers import simulated
 from conductor import service as conductor_service
-from core import config
+from core import block_devices, config
 from core.context import RequestContext
 from core.errors import StaleGeneration
 from core.messaging import Messaging
@@ -33,6 +33,7 @@ from tests.compute.drivers.specs import make_guest
 from tests.stack.credentials import credentials
 from tests.stack.images import ImagePlane
 from tests.stack.networks import NetworkPlane
+from tests.stack.volumes import VolumePlane
 
 CONTEXT = RequestContext(user_id="user-1", project_id="project-1", request_id="req-1", overwrite=False)
 
@@ -63,6 +64,9 @@ class Cloud:
         self.roles: list[Any] = []
         self.plane: NetworkPlane | None = None
         self.images: ImagePlane | None = None
+        self.volumes: VolumePlane | None = None
+        self.made_volumes: dict[str, str] = {}
+        """server → the volume that was made for it"""
 
     def configuration(self) -> cfg.ConfigOpts:
         conf = config.load()
@@ -77,6 +81,7 @@ class Cloud:
         values = {
             "transport_url": self.transport,
             "host": "control",
+            "state_path": str(self.folder / "state"),
             "database.connection": self.connection,
             "compute.driver": "simulated",
             "compute.simulated_hosts": self.hosts,
@@ -132,9 +137,19 @@ class Cloud:
         self.images.start()
         return self.images
 
+    def with_volumes(self) -> VolumePlane:
+        """A Volume API and a worker beside it: from now on servers have a volume. After ``with_networks`` and ``with_images``, if they are wanted."""
+        self.volumes = VolumePlane(self, self.folder)
+        if self.plane is None and self.images is None:
+            credentials(self.conf, "http://127.0.0.1:9")
+        self.volumes.start()
+        return self.volumes
+
     def stop(self) -> None:
         for role in reversed(self.roles):
             role.stop()
+        if self.volumes is not None:
+            self.volumes.stop()
         if self.images is not None:
             self.images.stop()
         if self.plane is not None:
@@ -184,13 +199,16 @@ class Cloud:
             "memory_mib": memory_mib,
             "root_gib": 1,
             "ephemeral_gib": 0,
-            "flavor": {},
+            "flavor": {"name": "tiny"},
             "created_at": moment,
             "updated_at": moment,
         }
         if self.plane is not None and "networks" not in arguments:
             arguments["networks"] = self._networks(self.plane)
         server["networks"] = arguments.get("networks") or []
+        server["block_devices"] = devices = self._devices(server_id) if "devices" not in arguments else []
+        devices += arguments.pop("devices", [])
+        guest = dataclasses.replace(guest, volumes=tuple(devices))
         resources = {"VCPU": vcpus, "MEMORY_MB": memory_mib, "DISK_GB": 1}
         intent = db_intents.row(
             "server.create",
@@ -215,6 +233,15 @@ class Cloud:
             SchedulerClient(self.messaging).ring()
         return server_id
 
+    def _devices(self, server_id: str) -> list[dict[str, Any]]:
+        """With a Volume API: a volume that is being made and goes with its server."""
+        if self.volumes is None:
+            return []
+        volume_id = self.volumes.make(wait=False)
+        self.made_volumes[server_id] = volume_id
+        kind = {"source_type": "blank", "destination_type": "volume", "delete_on_termination": True}
+        return [block_devices.new_device(**kind, volume_id=volume_id, device_name="/dev/vdb", size_gib=1)]
+
     @staticmethod
     def _networks(plane: NetworkPlane) -> list[dict[str, Any]]:
         new = {"network_id": plane.network["id"], "port_id": None, "fixed_ip": None, "tag": "new"}
@@ -224,7 +251,7 @@ class Cloud:
         """Write an intent for a placed server, as the API does; returns the intent's id."""
         server = self.server(server_id)
         if kind == "server.delete":
-            arguments = {**ports_of(server), **arguments}
+            arguments = {**parts_of(server), **arguments}
         intent = db_intents.row(kind, "server", server_id, CONTEXT, arguments, target=server["host"])
         with self.cell.write() as connection:
             if kind == "server.delete":
@@ -257,7 +284,7 @@ class Cloud:
             with database.write() as connection:
                 return db_servers.delete_unplaced(connection, database, row, record) != "moved"
         intent = db_intents.row(
-            "server.delete", "server", server_id, CONTEXT, ports_of(row), target=row["host"]
+            "server.delete", "server", server_id, CONTEXT, parts_of(row), target=row["host"]
         )
         table = db_intents.table(database)
         with database.write() as connection:

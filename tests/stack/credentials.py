@@ -19,3 +19,9 @@ def credentials(conf: cfg.ConfigOpts, url: str, image_url: str | None = None) ->
     if image_url is not None:
         loading.register_adapter_conf_options(conf, "image")
         conf.set_override("endpoint_override", image_url, group="image")
+
+
+def volume_endpoint(conf: cfg.ConfigOpts, url: str) -> None:
+    """Let this process call the Volume API at ``url``, as the same user."""
+    loading.register_adapter_conf_options(conf, "block-storage")
+    conf.set_override("endpoint_override", url, group="block-storage")

@@ -54,7 +54,6 @@ class SimulatedDriver(VolumeDriver):
     """See the module."""
 
     protocol = "simulated"
-    keeps_data = False
 
     def __init__(self, conf: cfg.ConfigOpts, group: str) -> None:
         conf.register_opts(OPTS, group=group)
@@ -185,7 +184,7 @@ class SimulatedDriver(VolumeDriver):
     def connect(self, volume: Volume | Snapshot, write: bool = False) -> Iterator[Path]:
         """A sparse file that begins with the token."""
         self._before("connect")
-        size = volume.size_bytes
+        size = volume.size_gib << 30
         with tempfile.NamedTemporaryFile(prefix="haneul-simulated-") as file:
             file.write(self.content(volume).encode())
             file.truncate(size)

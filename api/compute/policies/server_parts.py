@@ -109,6 +109,30 @@ _PARTS = [
         _call("GET", "/os-volume_attachments/{volume_id}"),
     ),
     rule(
+        "os-volumes-attachments:create",
+        PROJECT_MEMBER_OR_ADMIN,
+        "Attach a volume.",
+        _call("POST", "/os-volume_attachments"),
+    ),
+    rule(
+        "os-volumes-attachments:update",
+        PROJECT_MEMBER_OR_ADMIN,
+        "Change whether a volume goes with its server.",
+        _call("PUT", "/os-volume_attachments/{volume_id}"),
+    ),
+    rule(
+        "os-volumes-attachments:swap",
+        ADMIN,
+        "Put another volume in one's place.",
+        _call("PUT", "/os-volume_attachments/{volume_id}"),
+    ),
+    rule(
+        "os-volumes-attachments:delete",
+        PROJECT_MEMBER_OR_ADMIN,
+        "Detach a volume.",
+        _call("DELETE", "/os-volume_attachments/{volume_id}"),
+    ),
+    rule(
         "os-server-password:show",
         PROJECT_READER_OR_ADMIN,
         "Show the guest's password, encrypted.",
