@@ -26,6 +26,7 @@ from core.errors import NotFound, Unavailable
 SERVICE = "key-manager"
 _BYTES = 32
 _PAGE = 100
+_TIMEOUT_S = 60
 
 
 def name_of_volume(volume_id: str) -> str:
@@ -121,7 +122,13 @@ class KeyManager:
             base = str(self._adapter.get_endpoint() or "").rstrip("/")
             url = path if base.endswith("/v1") else f"/v1{path}"
             answer = self._adapter.request(
-                url, method, raise_exc=False, log=False, headers=dict(headers), **options
+                url,
+                method,
+                raise_exc=False,
+                log=False,
+                headers=dict(headers),
+                timeout=_TIMEOUT_S,
+                **options,
             )
         except (ks_exc.ClientException, OSError) as error:
             raise Unavailable("The key manager can't be reached.", cause=type(error).__name__) from error

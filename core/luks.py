@@ -17,6 +17,7 @@ _PROVIDERS = ("luks", "luksencryptor")
 _CIPHER = re.compile(r"aes-xts-plain(64)?")
 _HEADER_BYTES = {128: 1_052_672, 256: 2_068_480}
 """{bits of AES: bytes in front of the data}: eight key slots of 4,000 stripes, aligned."""
+MOST_HEADER_BYTES = max(_HEADER_BYTES.values())
 
 
 def is_luks(provider: object) -> bool:

@@ -33,6 +33,8 @@ from db.image_schema import PROPERTY_KEY_LENGTH
 from db.types import now
 
 Image = dict[str, Any]
+KEY_POLICY = "cinder_encryption_key_deletion_policy"
+"""The property that says whether an encrypted image's key goes with it."""
 _COLUMNS: dict[str, sa.ColumnElement[Any]] = {column.name: column for column in images.c}
 
 
@@ -207,7 +209,10 @@ def delete(connection: sa.Connection, image: Image) -> None:
     """
     moment = now()
     update(connection, image, {"status": "deleted", "deleted": True, "deleted_at": moment, "upload_id": None})
-    for table in (image_properties, image_tags, image_members):
+    # what says that a key goes with the image stays until the key is gone (``keys_to_remove``)
+    kept = image_properties.c.name != KEY_POLICY
+    connection.execute(image_properties.delete().where(image_properties.c.image_id == image["id"], kept))
+    for table in (image_tags, image_members):
         connection.execute(table.delete().where(table.c.image_id == image["id"]))
     connection.execute(
         image_locations.update()
@@ -215,6 +220,23 @@ def delete(connection: sa.Connection, image: Image) -> None:
         .values(status="deleted")
     )
     db_intents.overtake(connection, intents, image["id"])
+
+
+def keys_to_remove(connection: sa.Connection, image_id: str | None = None) -> list[tuple[str, bool]]:
+    """Of deleted images that had a key: (id, does the key go with the image?)."""
+    statement = (
+        sa.select(images.c.id, image_properties.c.value)
+        .select_from(image_properties.join(images, image_properties.c.image_id == images.c.id))
+        .where(image_properties.c.name == KEY_POLICY, images.c.deleted.is_(True))
+    )
+    if image_id is not None:
+        statement = statement.where(images.c.id == image_id)
+    return [(row.id, row.value == "on_image_deletion") for row in connection.execute(statement)]
+
+
+def forget_key(connection: sa.Connection, image_id: str) -> None:
+    """The key of a deleted image is gone, or stays for good."""
+    connection.execute(image_properties.delete().where(image_properties.c.image_id == image_id))
 
 
 def usage(connection: sa.Connection, project_id: str) -> dict[str, int]:

@@ -46,7 +46,15 @@ _OUTCOME = {
         "shared_targets",
     ),
     "snapshot": ("provider_location", "size_gib"),
-    "backup": ("service_metadata", "object_count", "container", "service", "host", "size_gib"),
+    "backup": (
+        "encryption_key_id",
+        "service_metadata",
+        "object_count",
+        "container",
+        "service",
+        "host",
+        "size_gib",
+    ),
     "group": ("host",),
     "group_snapshot": (),
 }
@@ -88,7 +96,7 @@ def end(
         values["restored_at"] = moment
     connection.execute(sa.update(table).where(table.c.id == intent["resource_id"]).values(**values))
     _others(connection, intent, done)
-    _members(connection, intent, done, outcome.get("members") or {}, moment)
+    _members(connection, intent, done, outcome, moment)
 
 
 def _status(
@@ -142,10 +150,11 @@ def _others(connection: sa.Connection, intent: Row, done: bool) -> None:
 
 
 def _members(
-    connection: sa.Connection, intent: Row, done: bool, locations: Row, moment: datetime.datetime
+    connection: sa.Connection, intent: Row, done: bool, outcome: Row, moment: datetime.datetime
 ) -> None:
     """The volumes of a group and the snapshots of a group snapshot end with it."""
     kind, arguments = intent["kind"], intent["arguments"]
+    locations, keys = outcome.get("members") or {}, outcome.get("keys") or {}
     if kind == "group.create":
         table, ids = volumes, [each["id"] for each in arguments["volume_ids"]]
     elif kind == "group.delete":
@@ -161,6 +170,8 @@ def _members(
         if done:
             values["provider_location"] = locations.get(identifier)
             values["launched_at" if table is volumes else "progress"] = moment if table is volumes else 100
+        if done and identifier in keys:
+            values["encryption_key_id"] = keys[identifier]
         if table is volumes:
             values["generation"] = volumes.c.generation + 1
         connection.execute(sa.update(table).where(table.c.id == identifier).values(**values))

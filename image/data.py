@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterator, Sequence
 from oslo_config import cfg
 
 from core.errors import HaneulError, NotFound
-from db import image_imports, image_uploads
+from core.keys import KeyManager, name_of_image
+from db import image_imports, image_uploads, images
 from db.images import Image
 from db.sessions import Databases, retrying
 from image import fetch, stores, transfer
@@ -72,6 +73,7 @@ class ImageData:
         self._db = databases.global_
         self.stores = stores.Stores(conf)
         self.limits = Limits(conf)
+        self._keys = KeyManager(conf)
 
     # -- upload ----------------------------------------------------------------
 
@@ -259,7 +261,18 @@ class ImageData:
             with self._db.write() as connection:
                 image_uploads.forget(connection, location["id"])
             done += 1
-        return done
+        return done + self._remove_keys(image_id)
+
+    def _remove_keys(self, image_id: str | None) -> int:
+        """The keys of deleted images that were encrypted; only keys which are named after the image."""
+        with self._db.read() as connection:
+            waiting = images.keys_to_remove(connection, image_id)
+        for identifier, goes in waiting:
+            if goes:
+                self._keys.delete(name_of_image(identifier))
+            with self._db.write() as connection:
+                images.forget_key(connection, identifier)
+        return len(waiting)
 
     def remove_soon(self, image_id: str) -> None:
         """Remove a deleted image's objects now if that works; the rows keep it for the janitor if not."""

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
 from oslo_config import cfg
 
+from core import luks
 from core.clients import service_adapter
 from core.errors import DriverError, NotFound, Unavailable
+from core.keys import KeyManager
+from core.luks import Luks
 from db import volume_types
 from db.sessions import Databases
 from db.volume_base import Row, attachments, find, snapshots, volumes
@@ -35,6 +38,7 @@ class VolumeWorker:
         self.databases = databases
         self.backend = backend
         self.driver = backend.driver
+        self.keys = KeyManager(conf)
 
     # -- rows --------------------------------------------------------------------
 
@@ -50,6 +54,7 @@ class VolumeWorker:
                 attachments.c.volume_id == volume_id, attachments.c.status.in_(["attached", "attaching"])
             )
             specs = volume_types.get(connection, row["type_id"])["extra_specs"] if row["type_id"] else {}
+            encryption = _luks(connection, row)
             return Volume(
                 id=row["id"],
                 size_gib=size_gib or row["size_gib"],
@@ -57,7 +62,13 @@ class VolumeWorker:
                 extra_specs=specs,
                 in_use=connection.execute(used.limit(1)).first() is not None,
                 multiattach=bool(row["multiattach"]),
+                header_bytes=encryption.header_bytes if encryption else 0,
             )
+
+    def luks(self, volume_id: str) -> Luks | None:
+        """How a volume is encrypted; None: it is not. :raises NotFound:"""
+        with self.databases.global_.read() as connection:
+            return _luks(connection, find(connection, volumes, "Volume", volume_id))
 
     def snapshot(self, snapshot_id: str) -> Snapshot:
         """A snapshot as drivers see it. :raises NotFound:"""
@@ -114,6 +125,20 @@ class VolumeWorker:
             raise Unavailable(f"The image service does not show image {image_id} ({answer.status_code}).")
         return bool(answer.json()["status"] == "active")
 
+    def set_image_properties(self, image_id: str, properties: Mapping[str, str]) -> None:
+        """A repeat changes nothing. :raises Unavailable: the image service does not take them."""
+        changes = [{"op": "add", "path": f"/{key}", "value": value} for key, value in properties.items()]
+        answer = service_adapter(self.conf, "image").patch(
+            f"/v2/images/{image_id}",
+            json=changes,
+            headers={"Content-Type": "application/openstack-images-v2.1-json-patch"},
+            raise_exc=False,
+        )
+        if answer.status_code != 200:
+            raise Unavailable(
+                f"The image service does not take properties of image {image_id} ({answer.status_code})."
+            )
+
     def upload(self, image_id: str, path: Path) -> None:
         """Give an image that has none its data. :raises Unavailable: the image service did not take it."""
         with path.open("rb") as file:
@@ -133,3 +158,10 @@ class VolumeWorker:
         answer = service_adapter(self.conf, "image").delete(f"/v2/images/{image_id}", raise_exc=False)
         if answer.status_code not in (204, 404):
             raise Unavailable(f"The image service does not delete image {image_id} ({answer.status_code}).")
+
+
+def _luks(connection: sa.Connection, row: Row) -> Luks | None:
+    """A type's encryption does not change while volumes have the type."""
+    if not row["encrypted"]:
+        return None
+    return luks.of_type(volume_types.encryption(connection, row["type_id"]) or {})

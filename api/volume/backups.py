@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -89,6 +90,8 @@ _RECORD: dict[str, tuple[type, ...]] = {
     "metadata": (dict,),
 }
 """What a record holds: key → types."""
+_KEY = "encryption_key_id"
+"""And this, of an encrypted backup: the key itself does not travel, so the other deployment must have the key manager."""
 _ADMIN = "volume_extension:backup_admin_actions:"
 _ACTION = "/backups/{backup_id}/action"
 _STATUSES = "^(?i:available|error)$"
@@ -213,7 +216,6 @@ class BackupsController(Controller):
                 size_gib=volume["size_gib"],
                 object_count=0,
                 host=target,
-                encryption_key_id=volume["encryption_key_id"],
                 created_at=now(),
                 data_timestamp=snapshot["created_at"] if snapshot else now(),
             )
@@ -404,6 +406,10 @@ class BackupsController(Controller):
                         f"Invalid volume: volume size {volume['size_gib']} is too small to restore backup of size"
                         f" {row['size_gib']}."
                     )
+                if bool(row[_KEY]) != bool(volume["encrypted"]):
+                    raise BadRequest(
+                        "Invalid volume: an encrypted backup is restored to an encrypted volume, another to another."
+                    )
                 db_volumes.refuse_attached(connection, volume["id"])
                 db_volumes.move(connection, volume, "restoring-backup", {"previous_status": "available"})
             _move(connection, row, "restoring", {"restore_volume_id": volume["id"]})
@@ -422,6 +428,8 @@ class BackupsController(Controller):
             raise BadRequest(f"Invalid backup: Backup status must be available, but it is {row['status']}.")
         keys = [*_RECORD, "project_id", "user_id", "service"]
         record = {key: row[key] for key in keys}
+        if row[_KEY]:
+            record[_KEY] = row[_KEY]
         text = base64.b64encode(orjson.dumps(record)).decode()
         return {"backup-record": {"backup_service": row["service"] or "posix", "backup_url": text}}
 
@@ -453,7 +461,13 @@ class BackupsController(Controller):
             raise BadRequest("Invalid input received: Can't parse backup record.")
         if any(len(str(record[key])) > 36 for key in ("id", "volume_id")):
             raise BadRequest("Invalid input received: Can't parse backup record.")
-        return {key: record[key] for key in _RECORD}
+        checked = {key: record[key] for key in _RECORD}
+        if record.get(_KEY) is not None:
+            try:
+                checked[_KEY] = str(uuid.UUID(str(record[_KEY])))
+            except ValueError:
+                raise BadRequest("Invalid input received: Can't parse backup record.") from None
+        return checked
 
     @retrying
     def _import(self, call: Call, service: str, record: Row) -> tuple[Row, Row]:
@@ -469,7 +483,7 @@ class BackupsController(Controller):
                 find(connection, backups, "Backup", record["parent_id"])
             row: Row = {column.name: None for column in backups.columns}
             row.update(
-                record,
+                {**record, _KEY: None},  # it gets a key of its own
                 project_id=call.context.project_id,
                 user_id=call.context.user_id,
                 status="creating",

@@ -130,6 +130,10 @@ class ManageVolumesController(Controller):
                 if asked.get("volume_type")
                 else volume_create.default_type(call, connection)
             )
+            if volume_types.encryption(connection, type_["id"]) is not None:
+                raise BadRequest(
+                    "Invalid volume_type: what is managed has no key, so its type can't be encrypted."
+                )
             service = volume_services.get(connection, pool["service_host"], volume_services.VOLUME)
             row = db_volumes.new_row(
                 call.context,

@@ -232,13 +232,17 @@ class VolumeActionsController(Controller):
     @staticmethod
     def _refuse_new_type(connection: sa.Connection, row: Row, new: Row) -> None:
         """:raises BadRequest: the step between the types can't be made while the volume is in use."""
-        old = volume_types.encryption(connection, row["type_id"]) if row["type_id"] else None
-        encrypted = volume_types.encryption(connection, new["id"])
-        if row["status"] == "in-use":
-            if bool(old) != bool(encrypted):
-                raise BadRequest("Invalid volume: cannot change encryption of a volume in use.")
-            if volume_create.is_multiattach(new) != bool(row["multiattach"]):
-                raise BadRequest("Invalid volume: cannot change multiattach of a volume in use.")
+        encrypted = volume_create.encryption_of(connection, new["id"])
+        old = volume_create.encryption_of(connection, row["type_id"])
+        if old != encrypted:
+            # all data would have to be written anew: that is a new volume, and a copy inside a server
+            raise BadRequest(
+                "Invalid volume: a retype can't change how a volume is encrypted: its data would have to be written anew."
+            )
+        if encrypted is not None and volume_create.is_multiattach(new):
+            raise BadRequest("Invalid volume_type: a multi-attach volume can't be encrypted.")
+        if row["status"] == "in-use" and volume_create.is_multiattach(new) != bool(row["multiattach"]):
+            raise BadRequest("Invalid volume: cannot change multiattach of a volume in use.")
 
     @operation(
         "POST",

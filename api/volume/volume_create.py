@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from api.common.operations import Call
 from api.compute.image_client import properties_of
 from api.volume import common
+from core import luks
 from core.errors import BadRequest, Conflict, NotFound
 from db import intents as db_intents
 from db import volume_quotas, volume_services, volume_types, volumes
@@ -21,6 +22,7 @@ from db.volume_base import volumes as volumes_table
 
 _GIB = 1 << 30
 _IMAGE_KEYS = ("checksum", "container_format", "disk_format", "min_disk", "min_ram", "size")
+IMAGE_KEY = "cinder_encryption_key_id"
 _SOURCES = ("snapshot_id", "source_volid", "imageRef", "backup_id")
 
 
@@ -37,6 +39,9 @@ class Source:
     type_id: str | None = None
     pool: str | None = None
     zone: str | None = None
+    encrypted: bool | None = None
+    """what is copied as it is, is (not) ciphertext; None: nothing is copied"""
+    from_encrypted_image: bool = False
 
 
 def create(call: Call, asked: dict[str, Any], hints: dict[str, Any]) -> tuple[Row, Row]:
@@ -60,6 +65,7 @@ def _write(
         type_ = _type(call, connection, asked, source)
         zone = _zone(call, connection, asked, source)
         values = {**source.values, **_by_type(call, connection, type_, asked)}
+        _refuse_other_encryption(connection, type_, source)
         group = _group(call, connection, asked, type_)
         pool = source.pool or (group and group["host"])
         row = volumes.new_row(
@@ -113,6 +119,14 @@ def _image(call: Call, reference: str) -> dict[str, Any]:
     return image
 
 
+def image_facts(image: dict[str, Any]) -> dict[str, Any]:
+    """What the worker has to know of an image; ``key_id`` of an encrypted one."""
+    facts = {key: image.get(key) for key in ("disk_format", "size")}
+    if image.get(IMAGE_KEY):
+        facts["key_id"] = image[IMAGE_KEY]
+    return facts
+
+
 def image_metadata_of(image: dict[str, Any]) -> dict[str, str]:
     """What a volume keeps of its image, for whoever boots from it."""
     found = {"image_id": image["id"], "image_name": image.get("name") or ""}
@@ -120,7 +134,8 @@ def image_metadata_of(image: dict[str, Any]) -> dict[str, str]:
         if image.get(key) is not None:
             found[key] = str(image[key])
     for key, value in properties_of(image).items():
-        if isinstance(value, str | int | float | bool):
+        # the image's key is not the volume's
+        if isinstance(value, str | int | float | bool) and not key.startswith(IMAGE_KEY.removesuffix("_id")):
             found[key] = str(value)
     return found
 
@@ -142,16 +157,29 @@ def _source(
         row = _visible(call, connection, backups, "Backup", str(asked["backup_id"]))
         if row["status"] != "available":
             raise BadRequest(f"Invalid backup: backup {row['id']} is {row['status']}, not available.")
-        return Source("backup", {"backup_id": row["id"]}, {}, row["size_gib"])
+        return _from_backup(connection, row)
     return Source()
+
+
+def _from_backup(connection: sa.Connection, row: Row) -> Source:
+    source = Source("backup", {"backup_id": row["id"]}, {}, row["size_gib"])
+    source.encrypted = row["encryption_key_id"] is not None
+    if source.encrypted:
+        # what is restored is ciphertext: the volume has to be of such a type, too
+        statement = sa.select(volumes_table.c.type_id).where(volumes_table.c.id == row["volume_id"])
+        source.type_id = connection.execute(statement).scalar()
+    return source
 
 
 def _from_image(call: Call, connection: sa.Connection, image: dict[str, Any]) -> Source:
     needed = max(image.get("size") or 0, image.get("virtual_size") or 0)
+    if image.get(IMAGE_KEY):
+        needed -= luks.MOST_HEADER_BYTES  # the guest does not see the header
     least = max(math.ceil(needed / _GIB), int(image.get("min_disk") or 0))
     values = {"image_metadata": image_metadata_of(image), "bootable": True}
-    arguments = {"image_id": image["id"], "image": {key: image.get(key) for key in ("disk_format", "size")}}
+    arguments = {"image_id": image["id"], "image": image_facts(image)}
     source = Source("image", arguments, values, least)
+    source.from_encrypted_image = bool(image.get(IMAGE_KEY))
     if (name := image.get("cinder_img_volume_type")) is not None:
         source.type_id = volume_types.by_name_or_id(
             connection, str(name), volume_types.visible(call.context.project_id)
@@ -176,6 +204,7 @@ def _from_snapshot(call: Call, connection: sa.Connection, identifier: str) -> So
         snapshot["type_id"] or volume["type_id"],
         volume["host"],
         volume["availability_zone"],
+        bool(volume["encrypted"]),
     )
 
 
@@ -195,6 +224,7 @@ def _from_volume(call: Call, connection: sa.Connection, identifier: str) -> Sour
         volume["type_id"],
         volume["host"],
         volume["availability_zone"],
+        bool(volume["encrypted"]),
     )
 
 
@@ -273,9 +303,36 @@ def _by_type(call: Call, connection: sa.Connection, type_: Row, asked: dict[str,
             "multiattach parameter has been removed. The default behavior is to use multiattach enabled"
             " volume types. Contact your administrator to create a multiattach enabled volume type."
         )
-    if volume_types.encryption(connection, type_["id"]) is not None:
+    encryption = volume_types.encryption(connection, type_["id"])
+    if encryption is not None:
+        luks.of_type(encryption)
+        if found.get("multiattach"):
+            raise BadRequest("Invalid volume_type: a multi-attach volume can't be encrypted.")
         found["encrypted"] = True
     return found
+
+
+def encryption_of(connection: sa.Connection, type_id: str | None) -> luks.Luks | None:
+    """How the volumes of a type are encrypted. :raises BadRequest: in a way that is not served here."""
+    found = volume_types.encryption(connection, type_id) if type_id else None
+    return None if found is None else luks.of_type(found)
+
+
+def _refuse_other_encryption(connection: sa.Connection, type_: Row, source: Source) -> None:
+    """:raises BadRequest: the data would have to be encrypted, or decrypted, on the way."""
+    wanted = encryption_of(connection, type_["id"])
+    if source.from_encrypted_image and wanted is None:
+        raise BadRequest("Invalid input received: an encrypted image needs a volume type with encryption.")
+    if source.encrypted is None:
+        return
+    same = bool(wanted) == source.encrypted
+    if same and wanted is not None and source.type_id is not None:
+        same = wanted == encryption_of(connection, source.type_id)
+    if not same:
+        raise BadRequest(
+            f"Invalid input received: Invalid volume_type {type_['name']} provided: its encryption is not that of the"
+            f" {source.kind}. Omit the type, or choose one that is encrypted alike."
+        )
 
 
 def is_multiattach(type_: Row) -> bool:

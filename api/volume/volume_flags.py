@@ -11,7 +11,7 @@ from api.common import validation as v
 from api.common.operations import Call, Controller, operation
 from api.volume import common, schemas, volume_create
 from api.volume.volume_actions import PATH
-from core import volume_states
+from core import luks, volume_states
 from core.errors import BadRequest, NotFound
 from db import volume_types
 from db import volumes as db_volumes
@@ -166,6 +166,10 @@ class VolumeFlagsController(Controller):
                 f"Invalid volume: Volume {row['id']} status must be available to upload, but it is in-use."
             )
         volume_states.check("volume", "volume.upload_image", row["id"], row["status"])
+        if row["encrypted"] and (asked.get("disk_format") or "raw") != "raw":
+            raise BadRequest(
+                "Invalid volume: an encrypted volume is uploaded as it is: disk_format must be raw."
+            )
         if asked.get("visibility") == "public":
             call.authorize(common.mine(call, row), _POLICY + "upload_public")
         image = self.services.images.create(call.context, self._new_image(call, row, asked))
@@ -252,11 +256,15 @@ class VolumeFlagsController(Controller):
                 if not common.truth(asked.get("reimage_reserved", False)):
                     raise BadRequest(f"Invalid volume: Volume {row['id']} is reserved.")
                 call.authorize(common.mine(call, row), "volume:reimage_reserved")
-            if max(image.get("size") or 0, image.get("virtual_size") or 0) > row["size_gib"] << 30:
+            encrypted_image = bool(image.get(volume_create.IMAGE_KEY))
+            if encrypted_image and not row["encrypted"]:
+                raise BadRequest("Invalid volume: an encrypted image needs an encrypted volume.")
+            header = luks.MOST_HEADER_BYTES if encrypted_image else 0
+            if max(image.get("size") or 0, image.get("virtual_size") or 0) - header > row["size_gib"] << 30:
                 raise BadRequest(f"Image {image['id']} is larger than volume {row['id']}.")
             arguments = {
                 "image_id": image["id"],
-                "image": {key: image.get(key) for key in ("disk_format", "size")},
+                "image": volume_create.image_facts(image),
                 "image_metadata": volume_create.image_metadata_of(image),
             }
             return db_volumes.begin(connection, call.context, row, "volume.reimage", arguments)

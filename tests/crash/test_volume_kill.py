@@ -22,10 +22,10 @@ pytestmark = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-i
 class Victim:
     """A cloud whose worker dies where it is armed to."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, driver: str = "file", *, encrypted: bool = False) -> None:
         self.faults = Faults(folder)
-        self.cloud = VolumeCloud(folder, "file", own_worker=False)
-        self.worker = WorkerProcess(folder, self.cloud.url, "file")
+        self.cloud = VolumeCloud(folder, driver, own_worker=False, encrypted=encrypted)
+        self.worker = WorkerProcess(folder, self.cloud.url, driver)
 
     def start(self) -> None:
         self.cloud.start()

@@ -20,9 +20,9 @@ from volume import service
 class Chaos:
     """A cloud whose steps can be made to fail."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, encrypted: bool = False) -> None:
         self.faults = Faults(folder)
-        self.cloud = VolumeCloud(folder, "simulated", own_worker=True)
+        self.cloud = VolumeCloud(folder, "simulated", own_worker=True, encrypted=encrypted)
 
     def ends(self, kind: str, scene: Scene, *, done: bool) -> None:
         """All is at rest, in the state that the table says; the contents are what they must be."""
@@ -46,6 +46,7 @@ def assert_nothing_lost(cloud: VolumeCloud, scene: Scene) -> None:
     for volume_id, content in scene.keeps.items():
         assert cloud.read(volume_id) == content
     assert cloud.leftovers() == []
+    assert cloud.stray_keys() == []
     for row in cloud.rows("volumes"):
         if row["status"] == "available":
             assert cloud.read(row["id"]) in cases.ANY - {None}, row

@@ -16,14 +16,19 @@ from typing import Any
 import webtest
 from oslo_config import cfg
 
+from api.key_manager import services as key_manager_services
+from api.key_manager.app import make_app as make_key_manager
+from api.key_manager.services import KeyManagerServices
 from api.volume.app import make_app
 from api.volume.services import VolumeDoorbells, VolumeServices
-from core import config
+from core import config, key_file, keys
 from core.intents import UNFINISHED
 from core.messaging import Messaging
+from db import volume_types
 from db.volume_base import TABLES, Row, intents
 from scheduler.volume_pools import VolumePass
 from tests.api.identity import authenticate
+from tests.api.key_manager.conftest import Wsgi
 from tests.api.volume.conftest import ADMIN as ADMIN
 from tests.api.volume.conftest import Api, make_services
 from volume import service, worker
@@ -49,8 +54,15 @@ class Answer:
         yield self.content
 
 
+def _text(value: Any) -> str:
+    return json.dumps(value)
+
+
 class Images:
     """The image service as workers call it; data are files of a folder, which outlives the worker."""
+
+    most = MIB
+    """bytes that it keeps of an upload: volumes are large, and most tests look at their beginning"""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -73,9 +85,21 @@ class Images:
 
     def put(self, path: str, data: Any, **_options: Any) -> Answer:
         part = self.folder / f".{uuid.uuid4().hex}"
-        part.write_bytes(data.read(MIB))
+        part.write_bytes(data.read(self.most))
         part.replace(self.folder / path.split("/")[3])
         return Answer(204)
+
+    def patch(self, path: str, json: Any, **_options: Any) -> Answer:
+        image_id = path.split("/")[3]
+        (self.folder / f"{image_id}.properties").write_text(
+            _text({change["path"][1:]: change["value"] for change in json})
+        )
+        return Answer(200)
+
+    def properties(self, image_id: str) -> dict[str, str]:
+        """What was added to an image behind its creation."""
+        path = self.folder / f"{image_id}.properties"
+        return dict(json.loads(path.read_text())) if path.exists() else {}
 
     def delete(self, path: str, **_options: Any) -> Answer:
         image_id = path.split("/")[3]
@@ -110,16 +134,21 @@ def configure(conf: cfg.ConfigOpts, folder: Path, driver: str, lease_s: float) -
 
 
 def make_worker(conf: cfg.ConfigOpts, folder: Path) -> VolumeRole:
-    """The role, with images from ``folder``."""
+    """The role, with images from ``folder`` and a key manager over the same database."""
     images = Images(folder / "images")
     worker.service_adapter = lambda _conf, _service: images  # type: ignore[assignment,return-value]
+    conf.register_opts(key_manager_services.OPTS, group=key_manager_services.GROUP)
+    config.override(conf, "key_manager_api.key_file", str(folder / "secrets.keys"))
+    key_file.create(folder / "secrets.keys")
+    key_manager = Wsgi(make_key_manager(conf, KeyManagerServices(conf), authenticate))
+    keys.service_adapter = lambda _conf, _service: key_manager  # type: ignore[assignment,return-value]
     return make_role(conf)
 
 
 class VolumeCloud:
     """What the tests speak with. ``role`` None: the worker is another process, and looks by itself."""
 
-    def __init__(self, folder: Path, driver: str, *, own_worker: bool) -> None:
+    def __init__(self, folder: Path, driver: str, *, own_worker: bool, encrypted: bool = False) -> None:
         self.folder, self.driver_name = folder, driver
         self.url = f"sqlite:///{folder}/global.sqlite"
         self.services: VolumeServices = make_services(self.url)
@@ -137,6 +166,14 @@ class VolumeCloud:
         self.role = make_worker(conf, folder) if own_worker else None
         looking = backends.load(conf)
         self.looking = {each.host: VolumeWorker(conf, self.services.databases, each) for each in looking}
+        if encrypted:
+            self._encrypt_default_type()
+
+    def _encrypt_default_type(self) -> None:
+        with self.services.databases.global_.write() as connection:
+            type_ = volume_types.ensure_default(connection)
+        asked = {"encryption": {"provider": "luks", "control_location": "front-end", "key_size": 256}}
+        self.api.post(f"/types/{type_['id']}/encryption", asked, as_=ADMIN)
 
     def start(self) -> None:
         if self.role is not None:
@@ -191,6 +228,20 @@ class VolumeCloud:
             if row["group_id"] is None:
                 self.api.delete(f"/volumes/{row['id']}?cascade=true", as_=ADMIN, status="*")
         self.settle()
+
+    def stray_keys(self) -> list[str]:
+        """Keys that open nothing (any more), and rows whose key is gone."""
+        named = {row["id"]: row["name"] for row in self.rows("secrets")}
+        wanted = {}
+        for table, what in (("volumes", "volume"), ("backups", "backup")):
+            rows = self.rows(table)
+            wanted.update(
+                {row["encryption_key_id"]: f"{what}-{row['id']}" for row in rows if row["encryption_key_id"]}
+            )
+        for image_id in (path.name.partition(".")[0] for path in self.images.folder.glob("*.properties")):
+            if not (self.images.folder / f"{image_id}.deleted").exists():
+                wanted[self.images.properties(image_id)["cinder_encryption_key_id"]] = f"image-{image_id}"
+        return sorted(f"{key}: {name}" for key, name in named.items() ^ wanted.items())
 
     # -- content -----------------------------------------------------------------
 

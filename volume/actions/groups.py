@@ -10,8 +10,25 @@ from typing import Any
 
 from core.errors import NotFound
 from lifecycle.steps import Action, Run, Step
+from volume.actions import keys
 from volume.actions.volumes import ACTIONS
 from volume.worker import VolumeWorker
+
+
+def _make_keys(run: Run) -> dict[str, Any]:
+    worker: VolumeWorker = run.worker
+    made = {}
+    for pair in run.arguments["volume_ids"]:
+        source = {"kind": "snapshot", "snapshot_id": pair["snapshot_id"]}
+        if not pair["snapshot_id"]:
+            source = {"kind": "volume", "volume_id": pair["source_volume_id"]}
+        made[pair["id"]] = keys.make(worker, pair["id"], source)
+    return made
+
+
+def _drop_keys(run: Run) -> None:
+    for each in run.arguments["volume_ids"]:
+        keys.drop(run.worker, each["id"] if isinstance(each, dict) else each)
 
 
 def _create(run: Run) -> dict[str, Any]:
@@ -25,7 +42,7 @@ def _create(run: Run) -> dict[str, Any]:
         else:
             made = worker.driver.clone(volume, worker.volume(pair["source_volume_id"]))
         locations[pair["id"]] = made
-    return {"members": locations}
+    return {"members": locations, "keys": run.results["keys"]}
 
 
 def _remove(run: Run) -> None:
@@ -57,8 +74,12 @@ def _remove_snapshots(run: Run) -> None:
 
 _GONE = "what is deleted stays so"
 for _action in (
-    Action("group.create", (Step("volumes", _create, _remove),)),
-    Action("group.delete", (Step("volumes", _remove, no_undo=_GONE),), undo_on_failure=False),
+    Action("group.create", (Step("keys", _make_keys, _drop_keys), Step("volumes", _create, _remove))),
+    Action(
+        "group.delete",
+        (Step("volumes", _remove, no_undo=_GONE), Step("keys", _drop_keys, no_undo=_GONE)),
+        undo_on_failure=False,
+    ),
     Action("group_snapshot.create", (Step("snapshots", _create_snapshots, _remove_snapshots),)),
     Action(
         "group_snapshot.delete",

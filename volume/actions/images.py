@@ -2,7 +2,8 @@
 
 | kind | step | does | undo |
 |---|---|---|---|
-| volume.upload_image | upload | the volume's data become the image's | the image, which is not whole, goes |
+| volume.upload_image | key | of an encrypted volume: the image gets a copy, and names it | it goes |
+| | upload | the volume's data become the image's, as they are | the image, which is not whole, goes |
 | volume.reimage | clear, data | the old data go, the image's come | none: what was there before is gone |
 """
 
@@ -13,9 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from core import qemu_img
+from core.keys import name_of_image
 from lifecycle.steps import Action, Run, Step
-from volume.actions.volumes import ACTIONS
+from volume.actions import keys
+from volume.actions.volumes import ACTIONS, write_image
 from volume.worker import VolumeWorker
+
+
+def _give_key(run: Run) -> None:
+    worker: VolumeWorker = run.worker
+    keys.copy_for_image(worker, run.resource_id, run.arguments["image_id"])
+
+
+def _take_key(run: Run) -> None:
+    worker: VolumeWorker = run.worker
+    if worker.volume_row(run.resource_id)["encrypted"]:
+        worker.keys.delete(name_of_image(run.arguments["image_id"]))
 
 
 def _upload(run: Run) -> None:
@@ -50,14 +64,14 @@ def _clear(run: Run) -> None:
 def _reimage(run: Run) -> dict[str, Any]:
     worker: VolumeWorker = run.worker
     volume = worker.volume(run.resource_id)
-    with worker.image(run.arguments["image_id"]) as path:
-        disk_format = qemu_img.check_content(path, run.arguments["image"]["disk_format"])
-        location = worker.driver.write_image(volume, path, disk_format, lambda _bytes: run.check_cancelled())
-    return {"provider_location": location}
+    return {"provider_location": write_image(run, worker, volume, run.arguments)}
 
 
 for _action in (
-    Action("volume.upload_image", (Step("upload", _upload, _delete_image),)),
+    Action(
+        "volume.upload_image",
+        (Step("key", _give_key, _take_key), Step("upload", _upload, _delete_image)),
+    ),
     Action(
         "volume.reimage",
         (

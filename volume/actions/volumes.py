@@ -2,8 +2,9 @@
 
 | kind | step | does | undo |
 |---|---|---|---|
-| volume.create | data | empty, cloned, or written from an image or a backup | the data goes |
-| volume.delete | snapshots, data | with cascade the snapshots first, then the volume | forward only |
+| volume.create | key | of an encrypted volume: made, or copied with what it is a copy of | it goes |
+| | data | empty, cloned, or written from an image or a backup | the data goes |
+| volume.delete | snapshots, data, key | with cascade the snapshots first; the key when nothing is left to open | forward only |
 | volume.extend | data, servers | larger; compute is told, so that guests see it | none: a larger volume loses nothing |
 | volume.revert | data | the snapshot's content again | none: what was there before is gone |
 | volume.retype | backend | the driver keeps it where it is | none: repeated with the old type by hand |
@@ -26,6 +27,7 @@ from core.clients import configured, service_adapter
 from core.errors import BadRequest, DriverError, NotFound
 from db import volume_types
 from lifecycle.steps import Action, Registry, Run, Step
+from volume.actions import keys
 from volume.backup import chunks, targets
 from volume.drivers.base import Location, Volume
 from volume.worker import VolumeWorker
@@ -38,22 +40,33 @@ def _worker(run: Run) -> VolumeWorker:
     return worker
 
 
+def _make_key(run: Run) -> dict[str, Any] | None:
+    made = keys.make(_worker(run), run.resource_id, run.arguments["source"])
+    return None if made is None else {"encryption_key_id": made}
+
+
+def _drop_key(run: Run) -> None:
+    keys.drop(_worker(run), run.resource_id)
+
+
 def _create(run: Run) -> dict[str, Any]:
     worker, source = _worker(run), run.arguments["source"]
     volume = worker.volume(run.resource_id)
-    return {"provider_location": _make(run, worker, volume, source)}
+    return {"provider_location": _make(run, worker, volume, source), **(run.results["key"] or {})}
 
 
 def _make(run: Run, worker: VolumeWorker, volume: Volume, source: dict[str, Any]) -> Location:
     kind, driver = source["kind"], worker.driver
     if kind == "empty":
+        if volume.header_bytes:
+            return keys.encrypter(worker, volume.id, _key_id(run)).create(volume)
         return driver.create(volume)
     if kind == "snapshot":
         return driver.create_from_snapshot(volume, worker.snapshot(source["snapshot_id"]))
     if kind == "volume":
         return driver.clone(volume, worker.volume(source["volume_id"]))
     if kind == "image":
-        return _write_image(run, worker, volume, source)
+        return write_image(run, worker, volume, source)
     if kind == "backup":
         return _write_backup(run, worker, volume, source["backup_id"])
     raise DriverError(f"a volume can't be made from a {kind}")
@@ -67,10 +80,20 @@ def _write_backup(run: Run, worker: VolumeWorker, volume: Volume, backup_id: str
     return location
 
 
-def _write_image(run: Run, worker: VolumeWorker, volume: Volume, source: dict[str, Any]) -> Location:
+def _key_id(run: Run) -> str | None:
+    """Of the volume that is being made; None: its row names it already."""
+    return (run.results.get("key") or {}).get("encryption_key_id")
+
+
+def write_image(run: Run, worker: VolumeWorker, volume: Volume, source: dict[str, Any]) -> Location:
+    """``source``: {"image_id":, "image": {"disk_format":, "key_id": of an encrypted image}}"""
     with worker.image(source["image_id"]) as path:
         disk_format = qemu_img.check_content(path, source["image"]["disk_format"])
-        return worker.driver.write_image(volume, path, disk_format, lambda _bytes: run.check_cancelled())
+        if not volume.header_bytes:
+            return worker.driver.write_image(volume, path, disk_format, lambda _bytes: run.check_cancelled())
+        image = {"id": source["image_id"], "key_id": source["image"].get("key_id")}
+        found = (path, disk_format, lambda _bytes: run.check_cancelled())
+        return keys.write_image(worker, volume, _key_id(run), image, found)
 
 
 def _remove(run: Run) -> None:
@@ -150,9 +173,10 @@ def _unmanage(run: Run) -> None:
 _DELETE = (
     Step("snapshots", _delete_snapshots, no_undo="what is deleted stays so"),
     Step("data", _remove, no_undo="what is deleted stays so"),
+    Step("key", _drop_key, no_undo="what is deleted stays so"),
 )
 ACTIONS = Registry(
-    Action("volume.create", (Step("data", _create, _remove),)),
+    Action("volume.create", (Step("key", _make_key, _drop_key), Step("data", _create, _remove))),
     Action("volume.delete", _DELETE, undo_on_failure=False),
     Action("volume.force_delete", _DELETE, undo_on_failure=False),
     Action(

@@ -71,9 +71,11 @@ def backup(
     *,
     parent_id: str | None = None,
     about: dict[str, Any] | None = None,
+    most: int | None = None,
 ) -> dict[str, Any]:
     """Store ``source`` (which must stand still); the manifest, with "stored" bytes and "new_pieces".
 
+    ``most``: no more than so many bytes; devices may be larger than the volume on them.
     ``about``: what is to be known at a restore, JSON-able. A repeat of a complete backup does nothing.
     :raises DriverError: the target refuses, or the parent is not whole.
     """
@@ -104,7 +106,7 @@ def backup(
 
     pieces: list[str | None] = []
     stored = done = 0
-    with contextlib.closing(_in_order(_cut(source, step), store, options.threads)) as results:
+    with contextlib.closing(_in_order(_cut(source, step, most), store, options.threads)) as results:
         for length, (piece, written) in results:
             pieces.append(piece)
             stored, done = stored + written, done + length
@@ -117,17 +119,19 @@ def backup(
     return made
 
 
-def _cut(source: BinaryIO, step: int) -> Iterator[bytes]:
+def _cut(source: BinaryIO, step: int, most: int | None) -> Iterator[bytes]:
     source.seek(0)
-    while True:
-        parts, missing = [], step
+    done = 0
+    while wanted := step if most is None else min(step, most - done):
+        parts, missing = [], wanted
         while missing and (part := source.read(missing)):  # a raw file may give less than was asked for
             parts.append(part)
             missing -= len(part)
-        if missing < step:
+        if missing < wanted:
             yield parts[0] if len(parts) == 1 else b"".join(parts)
         if missing:
             return
+        done += wanted
 
 
 def _in_order(

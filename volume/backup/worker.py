@@ -13,9 +13,10 @@ from oslo_config import cfg
 
 from core import config
 from core.errors import DriverError, HaneulError
+from core.keys import KeyManager
 from db import volume_services
 from db.sessions import Databases, retrying
-from db.volume_base import Row, find, volumes
+from db.volume_base import Row, backups, find, volumes
 from volume.backup import targets
 from volume.backup.targets import GROUP, Target
 from volume.worker import VolumeWorker
@@ -34,6 +35,7 @@ class BackupWorker:
         self.databases = databases
         self.host = host
         self._workers = workers
+        self.keys = KeyManager(conf)
 
     @property
     def service(self) -> str:
@@ -43,6 +45,11 @@ class BackupWorker:
     def target(self) -> Target:
         """:raises Unavailable: it can't be used."""
         return targets.load(self.conf)
+
+    def row(self, backup_id: str) -> Row:
+        """:raises NotFound:"""
+        with self.databases.global_.read() as connection:
+            return find(connection, backups, "Backup", backup_id)
 
     def volume_row(self, volume_id: str) -> Row:
         """:raises NotFound:"""

@@ -12,8 +12,9 @@ information that os-brick understands.
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -36,6 +37,9 @@ class Volume:
     in_use: bool = False
     """attached somewhere: what needs the data to stand still is refused by some drivers"""
     multiattach: bool = False
+    header_bytes: int = 0
+    """more than 0: the volume is encrypted, and a LUKS header of this size stands in front of the
+    guest's data. To drivers the data are bytes like any others, but the device has to be so much larger."""
 
     @property
     def name(self) -> str:
@@ -43,7 +47,12 @@ class Volume:
 
     @property
     def size_bytes(self) -> int:
-        return self.size_gib << 30
+        """What the backend's device holds at least."""
+        return self.bytes_of(self.size_gib)
+
+    def bytes_of(self, size_gib: int) -> int:
+        """``size_bytes`` if the volume had this size."""
+        return (size_gib << 30) + self.header_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +67,10 @@ class Snapshot:
     @property
     def name(self) -> str:
         return f"snapshot-{self.id}"
+
+    @property
+    def size_bytes(self) -> int:
+        return self.volume.bytes_of(self.size_gib)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +96,8 @@ class VolumeDriver(abc.ABC):
     """as ``vendor_name`` shows it: what upstream's own drivers say, and volume types ask for"""
     protocol = ""
     """as ``storage_protocol`` shows it: file, iSCSI, nvme-tcp, ceph"""
+    keeps_data = True
+    """False: only played, so there is nothing to encrypt"""
 
     @abc.abstractmethod
     def start(self) -> None:
@@ -156,6 +171,12 @@ class VolumeDriver(abc.ABC):
     def open(self, volume: Volume | Snapshot, write: bool = False) -> AbstractContextManager[BinaryIO]:
         """The content as a file object of ``size_gib``; for backends without a device (default: ``connect``)."""
         return _Opened(self.connect(volume, write), write)
+
+    @contextlib.contextmanager
+    def node(self, volume: Volume) -> Iterator[dict[str, str]]:
+        """The content as QEMU's protocol layer, to be written to: {"driver":, "filename":, …}."""
+        with self.connect(volume, write=True) as path:
+            yield {"driver": "host_device" if path.is_block_device() else "file", "filename": str(path)}
 
     # -- hypervisors -----------------------------------------------------------------
 

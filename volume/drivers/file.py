@@ -5,6 +5,8 @@
     PATH/refs/LAYER/NAME              who stands on a layer: an empty file each
     PATH/snapshots/snapshot-ID        names the snapshot's layer
 
+Encrypted volumes are apart from this: see ``encrypted_files``.
+
 A snapshot turns the volume's file into a layer and puts a new, empty file on top: constant time,
 whatever the size; so does a clone, which is a second empty file on the layer. A layer goes when nobody
 stands on it. A reference is written before the file that needs it and removed after it,
@@ -33,6 +35,7 @@ from oslo_config import cfg
 from core import qemu_img
 from core.errors import BadRequest, Conflict, DriverError
 from volume.drivers.base import Location, Pool, Progress, Snapshot, Volume, VolumeDriver
+from volume.drivers.encrypted_files import EncryptedFiles
 
 MAX_DEPTH = 16
 OPTS: list[cfg.Opt] = [
@@ -71,6 +74,7 @@ class FileDriver(VolumeDriver):
         self._snapshots = self._root / "snapshots"
         self._mode = int(self._options.file_mode, 8)
         self._lock = threading.Lock()
+        self._encrypted = EncryptedFiles(self._root, self._mode)
 
     def start(self) -> None:
         try:
@@ -112,9 +116,13 @@ class FileDriver(VolumeDriver):
         return self._volumes / f"{volume.name}.qcow2"
 
     def exists(self, volume: Volume) -> bool:
+        if volume.header_bytes:
+            return self._encrypted.exists(volume)
         return self._file(volume).exists()
 
     def create(self, volume: Volume) -> Location:
+        if volume.header_bytes:
+            return self._encrypted.create(volume)
         if not self.exists(volume):
             self._make(volume.name, self._file(volume), volume.size_bytes, None)
         return {"file": self._file(volume).name}
@@ -134,6 +142,8 @@ class FileDriver(VolumeDriver):
             part.unlink(missing_ok=True)
 
     def create_from_snapshot(self, volume: Volume, snapshot: Snapshot) -> Location:
+        if volume.header_bytes:
+            return self._encrypted.create_from_snapshot(volume, snapshot)
         if not self.exists(volume):
             layer = self._layer_of(snapshot)
             if layer is None:
@@ -142,6 +152,8 @@ class FileDriver(VolumeDriver):
         return {"file": self._file(volume).name}
 
     def clone(self, volume: Volume, source: Volume) -> Location:
+        if volume.header_bytes:
+            return self._encrypted.clone(volume, source)
         if not self.exists(volume):
             if source.in_use:
                 raise Conflict("A volume in files can't be cloned while it is attached.")
@@ -179,6 +191,9 @@ class FileDriver(VolumeDriver):
         return {"file": target.name}
 
     def delete(self, volume: Volume) -> None:
+        if volume.header_bytes:
+            self._encrypted.delete(volume)
+            return
         file = self._file(volume)
         layer = self._below(file)
         file.unlink(missing_ok=True)
@@ -191,6 +206,9 @@ class FileDriver(VolumeDriver):
     def extend(self, volume: Volume, size_gib: int) -> None:
         """An attached one grows by its QEMU, which has the file open (blockresize); here nothing is to be done."""
         if volume.in_use:
+            return
+        if volume.header_bytes:
+            self._encrypted.extend(volume, size_gib)
             return
         if int(qemu_img.info(self._conf, self._file(volume), "qcow2")["virtual-size"]) < size_gib * _GIB:
             qemu_img.qemu_img(
@@ -298,6 +316,8 @@ class FileDriver(VolumeDriver):
         return None
 
     def create_snapshot(self, snapshot: Snapshot) -> Location:
+        if snapshot.volume.header_bytes:
+            return self._encrypted.create_snapshot(snapshot)
         layer = self._layer_of(snapshot)
         if layer is None:
             if snapshot.volume.in_use:
@@ -313,6 +333,9 @@ class FileDriver(VolumeDriver):
         return {"layer": layer}
 
     def delete_snapshot(self, snapshot: Snapshot) -> None:
+        if snapshot.volume.header_bytes:
+            self._encrypted.delete_snapshot(snapshot)
+            return
         layer = self._layer_of(snapshot)
         (self._snapshots / snapshot.name).unlink(missing_ok=True)
         for held in (
@@ -321,6 +344,8 @@ class FileDriver(VolumeDriver):
             self._let_go(held, snapshot.name)
 
     def revert(self, volume: Volume, snapshot: Snapshot) -> Location:
+        if volume.header_bytes:
+            return self._encrypted.revert(volume, snapshot)
         if volume.in_use:
             raise Conflict("A volume can't be reverted while it is attached.")
         layer = self._layer_of(snapshot)
@@ -337,7 +362,16 @@ class FileDriver(VolumeDriver):
 
     @contextlib.contextmanager
     def connect(self, volume: Volume | Snapshot, write: bool = False) -> Iterator[Path]:
-        """A raw copy, since the files are qcow2; what was written to it is taken over at the end."""
+        """A raw copy, since the files are qcow2; what was written to it is taken over at the end.
+
+        Encrypted volumes are raw already: their own files.
+        """
+        of = volume.volume if isinstance(volume, Snapshot) else volume
+        if of.header_bytes:
+            if write and of is not volume:
+                raise DriverError(f"snapshot {volume.id} can't be written to")
+            yield self._encrypted.source(volume)
+            return
         if isinstance(volume, Snapshot):
             layer = self._layer_of(volume)
             if layer is None or write:
@@ -388,8 +422,10 @@ class FileDriver(VolumeDriver):
         return {
             "driver_volume_type": "local",
             "data": {
-                "device_path": str(self._file(volume)),
-                "format": "qcow2",
+                "device_path": str(
+                    self._encrypted.path(volume) if volume.header_bytes else self._file(volume)
+                ),
+                "format": "raw" if volume.header_bytes else "qcow2",
                 "access_mode": mode,
                 "volume_id": volume.id,
                 "discard": True,

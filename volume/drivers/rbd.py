@@ -317,8 +317,8 @@ class RbdDriver(VolumeDriver):
 
     def extend(self, volume: Volume, size_gib: int) -> None:
         with self._image(volume.name) as image:
-            if image.size() < size_gib * _GIB:
-                image.resize(size_gib * _GIB)
+            if image.size() < volume.bytes_of(size_gib):
+                image.resize(volume.bytes_of(size_gib))
 
     # -- snapshots -------------------------------------------------------------------
 
@@ -366,6 +366,18 @@ class RbdDriver(VolumeDriver):
                 copy.seek(0)
                 with self.open(volume, write=True) as file:
                     _copy(copy, file, sparse=False)  # type: ignore[arg-type]
+
+    @contextlib.contextmanager
+    def node(self, volume: Volume) -> Iterator[dict[str, str]]:
+        """QEMU speaks with the cluster itself."""
+        options = self._options
+        yield {
+            "driver": "rbd",
+            "pool": options.rbd_pool,
+            "image": volume.name,
+            "conf": options.rbd_ceph_conf,
+            "user": options.rbd_user,
+        }
 
     # -- hypervisors -----------------------------------------------------------------
 

@@ -54,6 +54,7 @@ class SimulatedDriver(VolumeDriver):
     """See the module."""
 
     protocol = "simulated"
+    keeps_data = False
 
     def __init__(self, conf: cfg.ConfigOpts, group: str) -> None:
         conf.register_opts(OPTS, group=group)
@@ -184,7 +185,7 @@ class SimulatedDriver(VolumeDriver):
     def connect(self, volume: Volume | Snapshot, write: bool = False) -> Iterator[Path]:
         """A sparse file that begins with the token."""
         self._before("connect")
-        size = volume.size_gib << 30
+        size = volume.size_bytes
         with tempfile.NamedTemporaryFile(prefix="haneul-simulated-") as file:
             file.write(self.content(volume).encode())
             file.truncate(size)

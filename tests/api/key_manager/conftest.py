@@ -60,6 +60,7 @@ class Wsgi:
         return "http://localhost:80"
 
     def request(self, url: str, method: str, **options: Any) -> Answer:
+        assert options.pop("timeout") > 0
         assert options.pop("log") is False, "a body would stand in the debug log"
         headers = {**options.get("headers", {}), "X-Auth-Token": self._token}
         if "json" in options:

@@ -13,6 +13,7 @@ import pytest
 from core import config, qemu_img
 from core.errors import BadRequest, Conflict
 from tests.volume.drivers.contract import MIB, Contract, read, snapshot_of, volume, write
+from tests.volume.drivers.encrypted_contract import EncryptedContract
 from volume.drivers.base import Volume
 from volume.drivers.file import MAX_DEPTH, FileDriver
 
@@ -34,6 +35,10 @@ def driver(tmp_path: Path) -> FileDriver:
 
 class TestContract(Contract):
     """The file driver keeps the contract."""
+
+
+class TestEncrypted(EncryptedContract):
+    """And that of encrypted volumes."""
 
 
 def files_in(driver: FileDriver) -> list[str]:

@@ -11,6 +11,7 @@ from core import config
 from core.errors import BadRequest, Conflict, DriverError
 from tests.lab import ceph
 from tests.volume.drivers.contract import Contract, read, snapshot_of, volume, write
+from tests.volume.drivers.encrypted_contract import EncryptedContract
 from volume.drivers import rbd
 from volume.drivers.rbd import RbdDriver
 
@@ -49,6 +50,10 @@ def names(driver: RbdDriver) -> list[str]:
 
 class TestContract(Contract):
     """The RBD driver keeps the contract."""
+
+
+class TestEncrypted(EncryptedContract):
+    """And that of encrypted volumes."""
 
 
 def test_nothing_stays_when_all_is_deleted(driver: RbdDriver) -> None:
