@@ -273,6 +273,48 @@ def _snapshot(files: FileDriver, source: Backed) -> Snapshot:
     return made
 
 
+@pytest.mark.parametrize("machine", ["pc", "q35"])
+def test_libvirt_and_qemu_take_every_bus(
+    driver: LibvirtDriver,  # noqa: F811
+    tiny: Path,  # noqa: F811
+    files: FileDriver,
+    machine: str,
+) -> None:
+    """On all buses at once, one far out on its controller; plugged in and out of a guest that is off."""
+    buses: list[str | None] = ["virtio", "scsi", "sata", "usb", "scsi", None]
+    if machine == "pc":
+        buses.append("ide")
+    volumes = []
+    for bus in buses:
+        volume = backed()
+        files.create(volume)
+        volumes.append(described(files, volume, disk_bus=bus))
+    volumes[-1]["device_type"] = "cdrom"
+    volumes[0]["connection_info"]["qos_specs"] = {"total_iops_sec": "100", "total_iops_sec_max": "1000"}
+    volumes[1]["device_name"] = "/dev/sdj"
+    more = volumes.pop(4)
+    guest = make_guest(
+        image=image(tiny, hw_machine_type=machine),
+        config_drive=True,
+        volumes=tuple(volumes),
+        local_disks=({"kind": "swap", "size_mib": 4, "disk_bus": "sata"},),
+    )
+    for volume in (*volumes, more):
+        driver.connect_volume(volume)
+    driver.create_disks(guest)
+    driver.define(guest)
+    for _ in range(2):
+        driver.attach_volume(guest, more)
+    driver.power_on(guest.server_id)
+    assert driver.diagnostics(guest.server_id)["num_disks"] == len(buses) + 3
+    assert more["volume_id"] in live_xml(driver, guest)
+    driver.power_off(guest.server_id, 0)
+    for _ in range(2):
+        driver.detach_volume(guest.server_id, more["volume_id"])
+    assert more["volume_id"] not in live_xml(driver, guest)
+    forget(driver, guest, *volumes, more)
+
+
 @pytest.fixture
 def rbd(tmp_path: Path) -> Iterator[RbdDriver]:
     why = ceph.missing()
