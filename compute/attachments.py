@@ -24,6 +24,7 @@ from typing import Any
 from oslo_config import cfg
 
 from compute.drivers.base import ComputeDriver
+from compute.volume_keys import VolumeKeys
 from core.block_devices import driver_volume
 from core.errors import DriverError, HaneulError, NotFound
 from lifecycle import volume_client
@@ -98,6 +99,7 @@ class Attachments:
         self._conf = conf
         self._driver = driver
         self.api = VolumeApi(conf)
+        self._keys = VolumeKeys(conf)
         self.records = Records(Path(conf.state_path) / "volumes" / host)
 
     # -- to the host ---------------------------------------------------------------
@@ -172,8 +174,13 @@ class Attachments:
             "encryption": None,
         }
         self.records.put(server_id, volume)
+        volume = self._with_key(volume)
         self._driver.connect_volume(volume)
         return volume
+
+    def _with_key(self, volume: Volume) -> Volume:
+        """An encrypted volume with its passphrase, which no record and no result of a step ever holds."""
+        return {**volume, "encryption": self._keys.encryption_of(volume)}
 
     def refresh(self, server_id: str, devices: Sequence[Mapping[str, Any]]) -> list[Volume]:
         """Connect again what a server has, by what the Volume API says of it now.
@@ -200,7 +207,7 @@ class Attachments:
         for device in devices:
             record = self.records.get(server_id, device["volume_id"])
             if record is not None and "connection_info" in record:
-                volumes.append({**record, **_changeable(device)})
+                volumes.append(self._with_key({**record, **_changeable(device)}))
             else:
                 volumes += self.refresh(server_id, [device])
         return volumes
