@@ -57,6 +57,10 @@ def login(url: str, user: str, project: str) -> ks_session.Session:
     return ks_session.Session(auth=auth)
 
 
+# one Keystone for the file, which takes seconds to come up
+pytestmark = pytest.mark.xdist_group("identity")
+
+
 @pytest.fixture(scope="module")
 def role(tmp_path_factory: pytest.TempPathFactory) -> Iterator[identity.IdentityRole]:
     conf = make_conf(tmp_path_factory.mktemp("state") / "identity", free_port())

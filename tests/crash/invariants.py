@@ -38,7 +38,7 @@ def unfinished(cloud: Cloud) -> list[Row]:
     return found
 
 
-def settle(cloud: Cloud, timeout_s: float = 30) -> None:
+def settle(cloud: Cloud, timeout_s: float = 120) -> None:
     """Wait until no intent is unfinished."""
 
     def describe() -> Any:

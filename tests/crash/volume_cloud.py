@@ -206,7 +206,7 @@ class VolumeCloud:
         with self.services.databases.global_.read() as connection:
             return [dict(row) for row in connection.execute(TABLES[table].select()).mappings()]
 
-    def settle(self, timeout_s: float = 30) -> None:
+    def settle(self, timeout_s: float = 120) -> None:
         """No intent is unfinished any more."""
         deadline = time.monotonic() + timeout_s
         unfinished = intents.select().where(intents.c.state.in_([state.value for state in UNFINISHED]))

@@ -50,7 +50,10 @@ def test_twice_is_harmless(engine: sa.Engine, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_cut_off_at_every_statement(engine: sa.Engine, kind: str) -> None:
-    """One database whose upgrade dies at its first statement, then at its second, and so on."""
+    """One database whose upgrade dies at its first statement, then at its second, and so on.
+
+    Further on some are left out: each still runs again, many times, over what it left.
+    """
     count, dies_at = 0, 0
 
     def on_execute(_conn: object, _cursor: object, text: str, *_rest: object) -> None:
@@ -61,7 +64,7 @@ def test_cut_off_at_every_statement(engine: sa.Engine, kind: str) -> None:
                 raise KeyboardInterrupt("killed here")
 
     sa.event.listen(engine, "before_cursor_execute", on_execute)
-    for dies_at in range(1, 200):  # noqa: B007 - the listener reads it
+    for dies_at in (*range(1, 10), *range(10, 2000, 23)):  # noqa: B007 - the listener reads it
         count = 0
         try:
             migrate.upgrade(engine, kind)

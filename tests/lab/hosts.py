@@ -213,7 +213,7 @@ def _pids() -> list[int]:
     return [pid for pid in (int(entry.name) for entry in Path("/proc").glob("[0-9]*")) if pid != mine]
 
 
-def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 60) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 120) -> Any:
     """Wait until ``condition`` gives something true; returns it."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -11,7 +11,7 @@ import struct
 class WebSocketClient:
     """Binary messages of less than 64 KiB, one frame each. :raises ConnectionError: it was refused."""
 
-    def __init__(self, address: str, path: str, timeout_s: float = 30) -> None:
+    def __init__(self, address: str, path: str, timeout_s: float = 120) -> None:
         host, _, port = address.rpartition(":")
         self._socket = socket.create_connection((host, int(port)), timeout_s)
         self._rest = b""

@@ -32,7 +32,7 @@ from tests.api.identity import authenticate
 from tests.api.network.conftest import SERVICE, Api, make_services
 
 
-def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 30) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 120) -> Any:
     """The condition's value once it is true."""
     end = time.monotonic() + timeout_s
     while not (found := condition()):

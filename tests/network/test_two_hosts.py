@@ -111,7 +111,7 @@ class World:
         return str(output or "")
 
     def wait_ready(self, server: Any) -> None:
-        wait_for(lambda: "GUEST-READY" in self.console(server), f"guest {server.name} is ready", 90)
+        wait_for(lambda: "GUEST-READY" in self.console(server), f"guest {server.name} is ready", 300)
 
     def port_of(self, connection: Any, server: Any) -> Any:
         return next(iter(connection.network.ports(device_id=server.id)))
@@ -217,7 +217,7 @@ def test_guests_on_two_hosts_ping_each_other(world: World, pair: dict[str, Any])
 def test_guests_reach_the_outside_through_snat(world: World, pair: dict[str, Any]) -> None:
     """With a floating IP (a) and without (b, whose user data says so on its console)."""
     assert "0% packet loss" in world.ssh(pair["floating"], "ping", "-c", "2", "-w", "10", OUTSIDE)
-    wait_for(lambda: "OUTSIDE-REACHED" in world.console(pair["b"]), "b reaches the outside", 60)
+    wait_for(lambda: "OUTSIDE-REACHED" in world.console(pair["b"]), "b reaches the outside", 120)
 
 
 def test_tenants_with_the_same_addresses_do_not_meet(world: World, pair: dict[str, Any]) -> None:
@@ -275,7 +275,7 @@ def test_a_rule_that_is_taken_away_ends_the_running_flow(
     network.create_security_group_rule(
         security_group_id=net["group"].id, direction="ingress", ethertype="IPv4", **OPEN["ssh"]
     )
-    wait_for(lambda: world.reached(pair["floating"], "true"), "ssh works again", 20)
+    wait_for(lambda: world.reached(pair["floating"], "true"), "ssh works again", 120)
 
 
 def test_a_deleted_server_leaves_no_device(world: World, net: dict[str, Any], pair: dict[str, Any]) -> None:
@@ -286,5 +286,7 @@ def test_a_deleted_server_leaves_no_device(world: World, net: dict[str, Any], pa
     assert tap in world.hosts.lab.run(space, "ip", "-br", "link").stdout
     world.admin.compute.delete_server(server)
     world.admin.compute.wait_for_delete(server, wait=60)
-    wait_for(lambda: tap not in world.hosts.lab.run(space, "ip", "-br", "link").stdout, "the tap is gone", 30)
+    wait_for(
+        lambda: tap not in world.hosts.lab.run(space, "ip", "-br", "link").stdout, "the tap is gone", 120
+    )
     assert world.admin.network.find_port(port.id) is None

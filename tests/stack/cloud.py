@@ -310,7 +310,7 @@ class Cloud:
                 found += db_intents.of_resource(connection, db_intents.table(database), server_id)
         return found
 
-    def wait_state(self, server_id: str, vm_state: str, timeout_s: float = 30) -> dict[str, Any]:
+    def wait_state(self, server_id: str, vm_state: str, timeout_s: float = 120) -> dict[str, Any]:
         """Wait until the server is idle in ``vm_state``."""
 
         def reached() -> bool:
@@ -339,7 +339,7 @@ class Cloud:
 def wait_for(
     condition: Callable[[], bool],
     what: str,
-    timeout_s: float = 30,
+    timeout_s: float = 120,
     describe: Callable[[], Any] = lambda: "",
 ) -> None:
     """Wait until ``condition`` holds; fail saying what was waited for."""

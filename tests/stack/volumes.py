@@ -88,7 +88,7 @@ class VolumePlane:
         found: dict[str, Any] = self.client.volume(volume_id)
         return found
 
-    def wait(self, volume_id: str, status: str, timeout_s: float = 20) -> dict[str, Any]:
+    def wait(self, volume_id: str, status: str, timeout_s: float = 120) -> dict[str, Any]:
         from tests.stack.cloud import wait_for
 
         wait_for(

@@ -241,7 +241,12 @@ class LibvirtDriver(VolumeMethods, ComputeDriver):
     def detach_nic(self, server_id: str, mac_address: str) -> None:
         domain = self._find(server_id)
         if domain is not None:
-            self._try("pull out the interface", lambda: nics.detach(domain, mac_address))
+            options = self._conf.libvirt
+            tries = {
+                "attempts": options.device_detach_attempts,
+                "wait_s": options.device_detach_timeout,
+            }
+            self._try("pull out the interface", lambda: nics.detach(domain, mac_address, **tries))
 
     # -- snapshots -----------------------------------------------------------
 

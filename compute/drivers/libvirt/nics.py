@@ -16,8 +16,6 @@ from core.errors import DriverError
 
 LOG = logging.getLogger(__name__)
 _TAP_S = 10.0
-_DETACH_S = 20.0
-_DETACH_TRIES = 4
 _PAUSE_S = 0.1
 
 
@@ -30,7 +28,7 @@ def attach(domain: Any, nic: dict[str, Any], properties: dict[str, Any]) -> None
         domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
 
-def detach(domain: Any, mac_address: str) -> None:
+def detach(domain: Any, mac_address: str, *, attempts: int, wait_s: float) -> None:
     """Content when the guest has none such.
 
     :raises DriverError: the guest does not let go (it is asked several times).
@@ -38,7 +36,7 @@ def detach(domain: Any, mac_address: str) -> None:
     element = _find(domain, mac_address, live=False)
     if element is not None:
         domain.detachDeviceFlags(_text(element), libvirt.VIR_DOMAIN_AFFECT_CONFIG)
-    for _ in range(_DETACH_TRIES):
+    for _ in range(attempts):
         element = _find(domain, mac_address, live=True) if domain.isActive() else None
         if element is None:
             return
@@ -47,7 +45,7 @@ def detach(domain: Any, mac_address: str) -> None:
         except libvirt.libvirtError as error:
             # the guest was asked before and has not answered yet, or answered just now
             LOG.info("pulling out %s: %s", mac_address, error)
-        if _wait(lambda: not domain.isActive() or _find(domain, mac_address, live=True) is None, _DETACH_S):
+        if _wait(lambda: not domain.isActive() or _find(domain, mac_address, live=True) is None, wait_s):
             return
     raise DriverError(f"the guest does not let go of its interface {mac_address}")
 

@@ -50,7 +50,7 @@ OPTS = [
     ),
     cfg.BoolOpt("vnc_enabled", default=True, help="Give guests a screen with a VNC server."),
     cfg.IntOpt(
-        "device_detach_attempts", default=8, min=1, help="How often a guest is asked to let go of a disk."
+        "device_detach_attempts", default=8, min=1, help="How often a guest is asked to let go of a device."
     ),
     cfg.IntOpt("device_detach_timeout", default=20, min=1, help="Seconds to wait for it each time."),
     cfg.BoolOpt("volume_use_multipath", default=False, help="Use multipathd for iSCSI and NVMe volumes."),
