@@ -288,4 +288,4 @@ class ImageData:
         for location in lost:
             LOG.warning("upload %s of image %s was abandoned", location["id"], location["image_id"])
             self.end_failed(location["image_id"], location["id"])
-        return len(lost) + self.remove()
+        return len(lost) + self.remove() + self.stores.sweep()

@@ -103,9 +103,9 @@ class ImageRole(Role):
             self._engine.execute(ACTIONS[run.kind], run, self._journal, error)
         finally:
             self._journal.release(run)
+            # what was staged, or given up; whoever waits for the run waits for this, too
+            self._data.remove_soon(run.resource_id)
             self._runs.pop(run.intent_id, None)
-        # what was staged, or given up
-        self._data.remove_soon(run.resource_id)
         self._loop.ring()
 
     def _run(self) -> None:

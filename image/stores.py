@@ -9,6 +9,7 @@ those that an entry point in ``haneul.image.stores`` offers: a callable
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,19 +17,20 @@ from typing import Any
 import stevedore
 from oslo_config import cfg
 
-from core.errors import BadRequest, Unavailable
-from image.drivers import file
+from core.errors import BadRequest, HaneulError, Unavailable
+from image.drivers import file, rbd, s3
 from image.drivers.base import Store
 
+LOG = logging.getLogger(__name__)
 GROUP = "image"
 OPTS: list[cfg.Opt] = [
-    cfg.DictOpt("stores", default={"file": "file"}, help="Stores: id:kind, …. Kinds: file."),
+    cfg.DictOpt("stores", default={"file": "file"}, help="Stores: id:kind, …. Kinds: file, rbd, s3."),
     cfg.StrOpt("default_store", help="Where data goes when nobody says where; default: the first store."),
 ]
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
-    return [(GROUP, OPTS), ("image_store_file", file.OPTS)]
+    return [(GROUP, OPTS), ("image_store_file", [*file.OPTS, *rbd.OPTS, *s3.OPTS])]
 
 
 class FileKind:
@@ -86,15 +88,33 @@ class Stores:
         """:raises BadRequest: there is no such store."""
         return self.configured(store_id).store
 
+    def sweep(self) -> int:
+        """Each store removes what could not go at once. Returns how many objects."""
+        return sum(self._swept(store_id) for store_id in self._stores)
+
+    def _swept(self, store_id: str) -> int:
+        try:
+            return self.get(store_id).sweep()
+        except HaneulError as error:  # one store that is away must not keep the others from it
+            LOG.warning("store %s can't be swept: %s", store_id, error)
+            return 0
+
+    def close(self) -> None:
+        for each in self._stores.values():
+            each.store.close()
+
     def configured(self, store_id: str) -> Configured:
         if store_id not in self._stores:
             raise BadRequest(f"Unknown store {store_id!r}: one of {', '.join(self._stores)} is expected.")
         return self._stores[store_id]
 
 
+_KINDS: dict[str, Any] = {"file": FileKind(), "rbd": rbd.RbdKind(), "s3": s3.S3Kind()}
+
+
 def _kind(kind: str) -> Any:
-    if kind == "file":
-        return FileKind()
+    if kind in _KINDS:
+        return _KINDS[kind]
     try:
         return stevedore.DriverManager("haneul.image.stores", kind).driver
     except stevedore.exception.NoMatches as error:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from api.image.common import BASE, timestamp
+from core.errors import DriverError
 from db.images import Image
 from image.stores import Stores
 
+LOG = logging.getLogger(__name__)
 _SHOWN = (
     "id",
     "name",
@@ -49,8 +52,14 @@ def image_view(image: Image, stores: Stores, direct_url: bool = False) -> dict[s
 
 
 def location_url(location: dict[str, Any], stores: Stores) -> str | None:
-    """The URL of an object in its store; None if the store is not configured here."""
-    return stores.get(location["store"]).url(location["name"]) if location["store"] in stores else None
+    """The URL of an object in its store; None if the store is not configured here, or can't be asked."""
+    if location["store"] not in stores:
+        return None
+    try:
+        return stores.get(location["store"]).url(location["name"])
+    except DriverError as error:  # a list of images must not fail with one of its stores
+        LOG.warning("store %s gives no URLs: %s", location["store"], error)
+        return None
 
 
 def member_view(member: dict[str, Any]) -> dict[str, Any]:

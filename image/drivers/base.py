@@ -12,6 +12,23 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from oslo_config import cfg
+
+from core.errors import HaneulError
+
+COMMON_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt("description", default="", help="What GET /v2/info/stores says of the store."),
+    cfg.IntOpt("weight", default=0, help="Stores of a higher weight are read from first."),
+]
+"""Options of every kind."""
+
+
+class StoreFull(HaneulError):
+    """There is no space for the object."""
+
+    code = "haneul.image.store_full"
+    http_status = 413
+
 
 @dataclasses.dataclass(frozen=True)
 class Space:
@@ -65,3 +82,10 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def properties(self) -> dict[str, Any]:
         """What /v2/info/stores/detail shows to administrators; no secrets."""
+
+    def sweep(self) -> int:
+        """Remove what could not go at once when it was deleted. Returns how many objects."""
+        return 0
+
+    def close(self) -> None:  # noqa: B027 - most stores have none
+        """Let connections go."""

@@ -19,8 +19,8 @@ from typing import Any
 
 from oslo_config import cfg
 
-from core.errors import BadRequest, Conflict, DriverError, HaneulError, NotFound
-from image.drivers.base import Space, Store
+from core.errors import BadRequest, Conflict, DriverError, NotFound
+from image.drivers.base import COMMON_OPTS, Space, Store, StoreFull
 
 CHUNK = 1 << 20
 FLUSH_EVERY = 64 << 20
@@ -32,16 +32,8 @@ OPTS: list[cfg.Opt] = [
     cfg.BoolOpt(
         "thin_provisioning", default=True, help="Long runs of zeros become holes instead of disk space."
     ),
-    cfg.StrOpt("description", default="", help="What GET /v2/info/stores says of the store."),
-    cfg.IntOpt("weight", default=0, help="Stores of a higher weight are read from first."),
+    *COMMON_OPTS,
 ]
-
-
-class StoreFull(HaneulError):
-    """There is no space for the object."""
-
-    code = "haneul.image.store_full"
-    http_status = 413
 
 
 class FileStore(Store):

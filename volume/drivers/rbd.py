@@ -10,12 +10,8 @@ Hypervisors open the images themselves (librbd in QEMU): nothing is exported.
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
 import io
 import json
-import sys
-import sysconfig
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -25,6 +21,7 @@ from typing import Any, BinaryIO
 from oslo_config import cfg
 
 from core import qemu_img
+from core.ceph import binding
 from core.errors import BadRequest, Conflict, DriverError
 from volume.drivers.base import Location, Pool, Progress, Snapshot, Volume, VolumeDriver
 
@@ -47,32 +44,11 @@ OPTS: list[cfg.Opt] = [
     ),
 ]
 _GIB = 1 << 30
-_SYSTEM_PACKAGES = Path("/usr/lib/python3/dist-packages")
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     """For the sample configuration: the group is the backend's."""
     return [("files", OPTS)]
-
-
-def binding(name: str) -> Any:
-    """Python's binding ``rados`` or ``rbd``: installed, or the system package's for this very Python.
-
-    Neither is on PyPI, and a virtual environment does not see the system's packages.
-    :raises DriverError: there is none.
-    """
-    if name in sys.modules:
-        return sys.modules[name]
-    with contextlib.suppress(ImportError):
-        return importlib.import_module(name)
-    file = _SYSTEM_PACKAGES / f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
-    spec = importlib.util.spec_from_file_location(name, file) if file.exists() else None
-    if spec is None or spec.loader is None:
-        raise DriverError(f"Python's binding of Ceph is missing: apt-get install python3-{name}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 class RbdDriver(VolumeDriver):
@@ -108,6 +84,8 @@ class RbdDriver(VolumeDriver):
                         conffile=self._options.rbd_ceph_conf, rados_id=self._options.rbd_user
                     )
                     cluster.conf_set("rbd_default_clone_format", "2")
+                    # connect()'s own limit does not hold when no monitor answers
+                    cluster.conf_set("client_mount_timeout", str(self._options.rados_connect_timeout))
                     cluster.connect(timeout=self._options.rados_connect_timeout)
                 except self._rados.Error as error:
                     raise DriverError(f"the Ceph cluster does not answer: {error}", cause=error) from error

@@ -12,7 +12,6 @@ from core.errors import BadRequest, Conflict, DriverError
 from tests.lab import ceph
 from tests.volume.drivers.contract import Contract, read, snapshot_of, volume, write
 from tests.volume.drivers.encrypted_contract import EncryptedContract
-from volume.drivers import rbd
 from volume.drivers.rbd import RbdDriver
 
 pytestmark = [pytest.mark.ceph, pytest.mark.xdist_group("ceph"), pytest.mark.timeout(300)]
@@ -141,9 +140,3 @@ def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
         pytest.skip(why)
     with pytest.raises(DriverError, match="does not answer"):
         RbdDriver(conf, "ceph").start()
-
-
-def test_without_the_binding_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(rbd, "_SYSTEM_PACKAGES", tmp_path)
-    with pytest.raises(DriverError, match="apt-get install python3-nosuch"):
-        rbd.binding("nosuch")
