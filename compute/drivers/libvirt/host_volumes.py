@@ -73,6 +73,7 @@ class HostVolumes:
     def connect(self, volume: Mapping[str, Any]) -> None:
         """:raises DriverError: the host can't reach it."""
         volume_id, info = str(volume["volume_id"]), volume["connection_info"]
+        _require_key(volume)
         with self._held(volume_id):
             folder = self._folder / volume_id
             folder.mkdir(parents=True, exist_ok=True)
@@ -136,6 +137,7 @@ class HostVolumes:
         volume_id = str(volume["volume_id"])
         if not self._user(volume).exists() or not self._record(volume_id):
             raise DriverError(f"volume {volume_id} is not connected to host {self._host}")
+        _require_key(volume)
         protocol = _protocol(volume["connection_info"])
         if protocol in _FILES:
             return self._file(volume)
@@ -281,6 +283,12 @@ def _properties(info: Mapping[str, Any]) -> dict[str, Any]:
 
 def _luks(volume: Mapping[str, Any]) -> str | None:
     return secret_values.luks_id(str(volume["volume_id"])) if volume.get("encryption") else None
+
+
+def _require_key(volume: Mapping[str, Any]) -> None:
+    """A guest that is given the encrypted bytes as its disk would write over the header, and all is lost."""
+    if volume["connection_info"].get("encrypted") and not volume.get("encryption"):
+        raise DriverError(f"volume {volume['volume_id']} is encrypted, and there is no passphrase for it")
 
 
 def _plain(device: Mapping[str, Any]) -> dict[str, Any]:

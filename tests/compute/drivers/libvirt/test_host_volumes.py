@@ -73,6 +73,18 @@ def test_what_can_not_be_reached_is_refused_by_name(host: HostVolumes, tmp_path:
         host.connect({**gone, "connection_info": {"driver_volume_type": "floppynet"}})
 
 
+def test_encrypted_bytes_are_nobodys_disk(host: HostVolumes, tmp_path: Path) -> None:
+    """A guest would write over the header."""
+    file = tmp_path / "volume"
+    file.write_bytes(bytes(512))
+    volume = local(file)
+    host.connect(volume)
+    volume["connection_info"]["encrypted"] = True
+    for method in (host.connect, host.source):
+        with pytest.raises(DriverError, match="no passphrase"):
+            method(volume)
+
+
 class Brick:
     """os-brick's connector, played: the host has devices, which are called otherwise at each login."""
 
@@ -105,7 +117,8 @@ def test_a_device_is_given_by_a_name_that_stays(host: HostVolumes, monkeypatch: 
         "auth_password": "hunter2",
         "encrypted": True,
     }
-    volume = local(Path("/none"), connection_info=info)
+    volume = local(Path("/none"), connection_info=info, encryption={"format": "luks", "secret": "s"})
+    monkeypatch.setattr(host, "_put_passphrase", lambda *_: None)  # no libvirt here
     brick.fails = True
     with pytest.raises(DriverError, match="no route") as caught:
         host.connect(volume)
