@@ -85,8 +85,19 @@ def _key_id(run: Run) -> str | None:
     return (run.results.get("key") or {}).get("encryption_key_id")
 
 
+def _clone_image(worker: VolumeWorker, volume: Volume, source: dict[str, Any]) -> Location:
+    """Copy on write from where the image lies, only of raw content without a LUKS header; None: it has to be copied."""
+    plain = not volume.header_bytes and not source["image"].get("key_id")
+    if not worker.driver.clones_images or source["image"]["disk_format"] != "raw" or not plain:
+        return None
+    made = worker.driver.clone_image(volume, worker.image_locations(source["image_id"]))
+    return made if isinstance(made, dict) else None
+
+
 def write_image(run: Run, worker: VolumeWorker, volume: Volume, source: dict[str, Any]) -> Location:
     """``source``: {"image_id":, "image": {"disk_format":, "key_id": of an encrypted image}}"""
+    if cloned := _clone_image(worker, volume, source):
+        return cloned
     with worker.image(source["image_id"]) as path:
         disk_format = qemu_img.check_content(path, source["image"]["disk_format"])
         if not volume.header_bytes:

@@ -132,6 +132,9 @@ class VolumeDriver(abc.ABC):
         :raises BadRequest: the image is larger than the volume.
         """
 
+    clones_images: bool = False
+    """Is ``clone_image`` worth asking? It costs a question to the image service."""
+
     def clone_image(self, volume: Volume, locations: list[dict[str, Any]]) -> Location | bool:
         """A volume cloned from where the image lies in this very backend; False: it does not."""
         return False

@@ -16,7 +16,8 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
+from urllib.parse import unquote
 
 from oslo_config import cfg
 
@@ -217,21 +218,50 @@ class RbdDriver(VolumeDriver):
                 image.remove_snap(moment)
         return self._location(volume)
 
+    clones_images = True
+
     def clone_image(self, volume: Volume, locations: list[dict[str, Any]]) -> Location | bool:
-        """``rbd://FSID/POOL/IMAGE/SNAPSHOT`` of this cluster, raw content."""
+        """``rbd://FSID/POOL/IMAGE/SNAPSHOT`` of this cluster, raw content.
+
+        :raises BadRequest: the image is larger than the volume.
+        """
         fsid = self._connected().get_fsid()
         for each in locations:
-            parts = str(each.get("url", "")).removeprefix("rbd://").split("/")
-            if not str(each.get("url", "")).startswith(f"rbd://{fsid}/") or len(parts) != 4:
+            url = str(each.get("url", ""))
+            parts = [unquote(part) for part in url.removeprefix("rbd://").split("/")]
+            if not url.startswith(f"rbd://{fsid}/") or len(parts) != 4:
                 continue
-            with self._pool() as pool:
-                source = self._connected().open_ioctx(parts[1])
-                try:
-                    self._clone(pool, parts[2], parts[3], volume, source)
-                finally:
-                    source.close()
+            with self._pool() as pool, self._source(*parts[1:]) as source:
+                if source is None:
+                    continue
+                if source.size > volume.size_bytes:
+                    raise BadRequest(
+                        f"The image of {-(-source.size // _GIB)} GiB is larger than the volume of"
+                        f" {volume.size_gib} GiB."
+                    )
+                self._clone(pool, parts[2], parts[3], volume, source.context)
             return self._location(volume)
         return False
+
+    @contextlib.contextmanager
+    def _source(self, pool: str, name: str, snapshot: str) -> Iterator[_Source | None]:
+        """An image that may be cloned; None: this user may not, or it is gone: its data has to be copied."""
+        try:
+            context = self._connected().open_ioctx(pool)
+        except self._rados.Error:
+            context = None
+        if context is None:
+            yield None
+            return
+        try:
+            try:
+                with self._rbd.Image(context, name, snapshot=snapshot, read_only=True) as image:
+                    found = _Source(context, int(image.size()))
+            except (self._rbd.Error, self._rados.Error):
+                found = None
+            yield found
+        finally:
+            context.close()
 
     def write_image(self, volume: Volume, path: Path, qemu_format: str, progress: Progress) -> Location:
         if self.exists(volume):
@@ -419,6 +449,13 @@ class RbdDriver(VolumeDriver):
     def unmanage(self, volume: Volume) -> None:
         with self._pool() as pool, contextlib.suppress(self._rbd.ImageNotFound):
             self._rbd.RBD().rename(pool, volume.name, f"unmanaged-{volume.id}")
+
+
+class _Source(NamedTuple):
+    """An image's pool as an I/O context, and its size in bytes."""
+
+    context: Any
+    size: int
 
 
 def _features(rbd: Any) -> int:

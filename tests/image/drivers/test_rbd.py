@@ -5,16 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from core import config
-from core.errors import DriverError
+from core.errors import BadRequest, DriverError
 from image.drivers.rbd import SNAPSHOT, RbdKind, RbdStore
+from lifecycle.steps import Run
 from tests.image.drivers.contract import MIB, Contract, content, new_name
 from tests.lab import ceph
 from tests.volume.drivers.contract import read, volume
+from volume.actions.volumes import write_image
 from volume.drivers.rbd import RbdDriver
+from volume.worker import VolumeWorker
 
 pytestmark = [pytest.mark.ceph, pytest.mark.xdist_group("ceph"), pytest.mark.timeout(300)]
 
@@ -117,6 +121,54 @@ def test_a_volume_is_a_clone_and_outlives_the_image(
     # nobody needs it now
     store.sweep()
     assert names(store) == []
+
+
+class _Worker:
+    """A volume worker whose image service tells locations, and has no data to give."""
+
+    def __init__(self, driver: RbdDriver, url: str) -> None:
+        self.driver, self.url = driver, url
+        self.copied: list[str] = []
+
+    def image_locations(self, _image_id: str) -> list[dict[str, Any]]:
+        return [{"url": self.url, "metadata": {}}]
+
+    def image(self, image_id: str) -> Any:
+        self.copied.append(image_id)
+        raise DriverError("no data")
+
+
+def test_the_volume_worker_clones_raw_images_only(store: RbdStore, driver: RbdDriver) -> None:
+    name, run = new_name(), cast(Run, None)
+    store.put(content(), name)
+    worker = _Worker(driver, store.url(name))
+    made, encrypted = volume(), dataclasses.replace(volume(), header_bytes=2 * MIB)
+    raw: dict[str, Any] = {"image_id": "i", "image": {"disk_format": "raw"}}
+    write_image(run, cast(VolumeWorker, worker), made, raw)
+    assert worker.copied == [] and driver.exists(made)
+    for target, image in (
+        (encrypted, {"disk_format": "raw"}),
+        (volume(), {"disk_format": "raw", "key_id": "k"}),
+        (volume(), {"disk_format": "qcow2"}),
+    ):
+        with pytest.raises(DriverError, match="no data"):
+            write_image(run, cast(VolumeWorker, worker), target, {"image_id": "i", "image": image})
+        assert not driver.exists(target)
+    store.delete(name)
+    # what is gone can't be cloned: whoever has its data elsewhere copies it
+    assert driver.clone_image(volume(), worker.image_locations("i")) is False
+    driver.delete(made)
+    store.sweep()
+    assert names(store) == []
+
+
+def test_an_image_that_does_not_fit_is_refused(store: RbdStore, driver: RbdDriver) -> None:
+    name, small = new_name(), dataclasses.replace(volume(), size_gib=0)
+    store.put(content(), name)
+    with pytest.raises(BadRequest, match="larger"):
+        driver.clone_image(small, [{"url": store.url(name)}])
+    assert not driver.exists(small)
+    store.delete(name)
 
 
 def test_another_cluster_s_image_is_not_cloned(driver: RbdDriver) -> None:
