@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         due = differences(databases)
         for line in due:
             print(line)
-        print("an upgrade is due: haneul db upgrade" if due else "the databases fit this version")
+        print(advice(due) if due else "the databases fit this version")
         return 1 if due else 0
     finally:
         databases.dispose()
@@ -95,6 +95,15 @@ def upgrade_all(databases: Any, say: Callable[[str], None]) -> None:
     for row in databases.cell_rows(refresh=True):
         migrate.upgrade(databases.cell(row["id"]).engine, "cell")
         say(f"database of cell {row['name']}")
+
+
+def advice(due: list[str]) -> str:
+    """What to do about ``differences``."""
+    from db import migrate
+
+    if any(line.endswith(migrate.IS_TO_BE_RUN) for line in due):
+        return "an upgrade is due: haneul db upgrade"
+    return "an upgrade does not mend this: use the version of haneul that made these tables"
 
 
 def differences(databases: Any) -> list[str]:

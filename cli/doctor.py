@@ -107,7 +107,7 @@ def databases(state: StateFolder) -> Iterator[Finding]:
         opened.dispose()
     if found:
         many = f" (and {len(found) - 1} more: haneul db check)" if len(found) > 1 else ""
-        yield False, "databases", f"{found[0]}{many}: haneul db upgrade"
+        yield False, "databases", f"{found[0]}{many}: {database.advice(found)}"
     else:
         yield True, "databases", "fit this version"
 

@@ -23,6 +23,8 @@ from alembic.util import CommandError
 
 from core.errors import Conflict, Unavailable
 
+IS_TO_BE_RUN = "is to be run"
+"""How a difference ends that an upgrade mends."""
 FOLDERS = {"global": "global_", "cell": "cell"}
 _LOCK_S = 120
 _LOCK_NAME = "haneul-upgrade"
@@ -102,7 +104,7 @@ def differences(engine: sa.Engine, kind: str) -> list[str]:
     except Conflict as failure:
         return [failure.message]
     if due:
-        return [f"revision {revision} is to be run" for revision in due]
+        return [f"revision {revision} {IS_TO_BE_RUN}" for revision in due]
     from alembic.autogenerate import compare_metadata
 
     with engine.connect() as connection:
@@ -131,8 +133,9 @@ def _context(connection: sa.Connection, **options: Any) -> MigrationContext:
 
 
 def _unknown(kind: str, revision: Any, cause: Exception) -> Conflict:
+    at = revision if isinstance(revision, str) else ", ".join(revision)
     return Conflict(
-        f"the {kind} database is at revision {revision}, which this version does not know: it was made by "
+        f"the {kind} database is at revision {at}, which this version does not know: it was made by "
         "a newer version, by one between releases (then it has to be made anew), or is of another kind",
         cause=cause,
     )

@@ -74,7 +74,7 @@ def test_databases_that_are_empty_complete_or_changed(
 ) -> None:
     said = findings(state, capsys)[1]["databases"]
     assert said.startswith("WRONG: global: ")
-    assert said.endswith(": haneul db upgrade")
+    assert said.endswith(": an upgrade is due: haneul db upgrade")
     assert main.main(["db", "upgrade", "--state", str(state.path)]) == 0
     capsys.readouterr()
     assert findings(state, capsys)[1]["databases"] == "ok: fit this version"
@@ -82,7 +82,10 @@ def test_databases_that_are_empty_complete_or_changed(
     with opened.global_.write() as connection:
         connection.execute(sa.text("DROP INDEX ix_networks_name"))
     opened.dispose()
-    assert "ix_networks_name" in findings(state, capsys)[1]["databases"]
+    said = findings(state, capsys)[1]["databases"]
+    assert "ix_networks_name" in said and "an upgrade does not mend this" in said
+    assert main.main(["db", "check", "--state", str(state.path)]) == 1
+    assert "haneul db upgrade" not in capsys.readouterr().out
 
 
 def test_secrets_that_others_may_read(state: StateFolder, capsys: pytest.CaptureFixture[str]) -> None:

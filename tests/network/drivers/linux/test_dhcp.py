@@ -8,6 +8,7 @@ import ipaddress
 import os
 import socket
 import struct
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -348,11 +349,18 @@ def test_nothing_is_left_of_a_network_that_is_gone(underlay: lab.Underlay) -> No
     assert "ns" not in {line[:2] for line in host.run("ls", "/sys/class/net").stdout.splitlines()}
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[str]:
+    """A folder of names for several hosts: unmounted behind them all, so it stands before ``underlay``."""
+    made = str(tmp_path / "netns")
+    yield made
+    subprocess.run(["umount", "-l", made], capture_output=True, check=False)
+
+
 def test_agents_that_share_the_folder_of_names_leave_each_others_namespaces(
-    underlay: lab.Underlay, tmp_path: Path
+    folder: str, underlay: lab.Underlay
 ) -> None:
     """The full look of one host's agent once removed what another's had made."""
-    folder = str(tmp_path / "netns")
     first, second = (underlay.host(hint, netns_folder=folder) for hint in ("a", "b"))
     mine, other = (served(make_network(vni), make_subnet("10.0.0.0/24")) for vni in (1001, 1002))
     for host, network in ((first, mine), (second, other)):
