@@ -29,6 +29,7 @@ from db.types import now
 Row = dict[str, Any]
 KIND, TARGET = "image.import", "image"
 IMPORTING, FAILED = "os_glance_importing_to_stores", "os_glance_failed_import"
+_FORMATS = ("disk_format", "container_format")
 _MEASURED = ("size", "virtual_size", "checksum", "os_hash_algo", "os_hash_value")
 
 
@@ -63,10 +64,12 @@ def begin(
     context: RequestContext,
     request: Mapping[str, Any],
     stores: Sequence[str],
+    injected: Mapping[str, str] | None = None,
 ) -> Row:
     """Write the intent; the image shows it. :raises Conflict: another import of it is not finished.
 
     ``request``: the body of the call; ``stores``: where the data is to go, none of which has it.
+    ``injected``: properties that the image gets with it.
     :raises StaleGeneration: the image was changed since it was read.
     """
     method = request["method"]["name"]
@@ -81,11 +84,13 @@ def begin(
             "stores": list(stores),
             "must_succeed": bool(request.get("all_stores_must_succeed", True)),
             "request": dict(request),
+            # plug-ins change them, and a failure is to change nothing
+            "formats": {name: image[name] for name in _FORMATS},
         },
         target=TARGET,
         project_id=image["owner"],
     )
-    properties = {**image["properties"], IMPORTING: ",".join(stores), FAILED: ""}
+    properties = {**image["properties"], **(injected or {}), IMPORTING: ",".join(stores), FAILED: ""}
     values = {} if method == "copy-image" else {"status": "importing"}
     update(connection, image, values, properties)
     db_intents.insert(connection, intents, [row])
@@ -171,6 +176,7 @@ def end(
             direct = arguments["method"] == "glance-direct"
             values["status"] = "uploading" if direct else "queued"
             values |= dict.fromkeys(name for name in _MEASURED if name != "size" or not direct)
+            values |= arguments.get("formats", {})
     alive = sa.and_(images.c.id == image_id, images.c.deleted.is_(False))
     if not connection.execute(images.update().where(alive).values(**values)).rowcount:
         return

@@ -25,7 +25,7 @@ from core.keys import KeyManager, name_of_image
 from db import image_imports, image_uploads, images
 from db.images import Image
 from db.sessions import Databases, retrying
-from image import fetch, stores, transfer
+from image import fetch, import_plugins, stores, transfer
 from image.drivers.base import Store
 from image.inspect import ContentMismatch, Inspection, Verdict
 from image.limits import Limits
@@ -54,7 +54,7 @@ OPTS: list[cfg.Opt] = [
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
-    return [(GROUP, OPTS), *fetch.list_opts()]
+    return [(GROUP, OPTS), *fetch.list_opts(), *import_plugins.list_opts()]
 
 
 class Gone(HaneulError):

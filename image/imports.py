@@ -27,6 +27,7 @@ from db.sessions import Databases, retrying
 from image import transfer
 from image.data import Gone, ImageData
 from image.fetch import Fetcher
+from image.import_plugins import Formats, Plugins
 from image.inspect import Inspection
 from lifecycle.steps import Action, Cancelled, Registry, Run, Step
 
@@ -41,6 +42,7 @@ class Importer:
         self._db = databases.global_
         self.data = data
         self._fetcher = Fetcher(conf)
+        self._plugins = Plugins(conf)
         self._lease_s = conf.image.upload_lease
 
     def image(self, run: Run) -> Image:
@@ -52,10 +54,23 @@ class Importer:
             raise Cancelled(run.intent_id) from error
 
     @contextlib.contextmanager
-    def _source(self, run: Run, image: Image) -> Iterator[Iterator[bytes]]:
+    def _source(
+        self, run: Run, image: Image, room: int, keep: Callable[[int], None]
+    ) -> Iterator[tuple[Iterator[bytes], Formats]]:
+        """The data to store, and which formats of the image change with it."""
         if image["locations"]:
-            yield self.data.open(image)
-        elif run.arguments["method"] == "web-download":
+            yield self.data.open(image), {}
+            return
+        formats = self._plugins.formats(image["disk_format"], image["container_format"])
+        with (
+            self._received(run, image) as chunks,
+            self._plugins.applied(chunks, image["disk_format"], formats, room, keep) as made,
+        ):
+            yield made, formats
+
+    @contextlib.contextmanager
+    def _received(self, run: Run, image: Image) -> Iterator[Iterator[bytes]]:
+        if run.arguments["method"] == "web-download":
             with self._fetcher.open(run.arguments["uri"]) as chunks:
                 yield chunks
         else:
@@ -75,19 +90,17 @@ class Importer:
             image_imports.add_location(connection, image["id"], location_id, store_id, name, self._lease_s)
         inspection = Inspection()
         try:
-            with self._source(run, image) as chunks:
+            keep = self._keeper(run, location_id)
+            with self._source(run, image, room, keep) as (chunks, formats):
                 received = transfer.receive(
-                    _Stream(chunks),
-                    store,
-                    name,
-                    limit=room,
-                    inspection=inspection,
-                    progress=self._keeper(run, location_id),
+                    _Stream(chunks), store, name, limit=room, inspection=inspection, progress=keep
                 )
             if image["os_hash_value"] not in (None, received.hash_value):
                 raise DriverError(f"The data of image {image['id']} is not what it was.")
+            image = {**image, **formats}
             verdict = self.data.judge(image, inspection, received)
             measured = {
+                **formats,
                 "size": received.size,
                 "virtual_size": verdict.virtual_size if image["container_format"] == "bare" else None,
                 "checksum": received.checksum,

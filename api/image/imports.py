@@ -88,6 +88,8 @@ class ImportsController(Controller):
                 raise BadRequest("'uri' is required for web-download.")
             self.services.fetcher.check(body["method"]["uri"])
 
+        plugins = self.services.import_plugins
+
         @retrying
         def begin() -> None:
             with self.services.databases.global_.write() as connection:
@@ -97,7 +99,8 @@ class ImportsController(Controller):
                 self._check_state(image, method)
                 if method == "glance-direct" and image_imports.staged(connection, image["id"]) is None:
                     raise Conflict("The data of the image is still being staged.")
-                image_imports.begin(connection, image, call.context, body, stores)
+                injected = {} if method == "copy-image" else plugins.injected(call.context.roles)
+                image_imports.begin(connection, image, call.context, body, stores, injected)
 
         begin()
 

@@ -9,6 +9,7 @@ from api.common.services import ApiServices
 from api.image.policies import RULES
 from image.data import ImageData
 from image.fetch import Fetcher
+from image.import_plugins import Plugins
 
 GROUP = "image_api"
 OPTS: list[cfg.Opt] = [
@@ -43,3 +44,4 @@ class ImageServices(ApiServices):
         self.data = ImageData(conf, self.databases)
         self.limits = self.data.limits
         self.fetcher = Fetcher(conf)
+        self.import_plugins = Plugins(conf)
