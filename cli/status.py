@@ -56,7 +56,7 @@ def show(report: dict[str, Any]) -> None:
     print(f"state folder  {report['state']}")
     print(f"services      {'running, pid ' + str(report['pid']) if report['pid'] else 'stopped'}")
     for name, what in report["roles"].items():
-        print(f"  {name:14}{what}")
+        print(f"  {name:18}{what}")
     for name, url in report["addresses"].items():
         print(f"{name:16}{url}")
     memory: dict[str, float] = report["memory_mib"]

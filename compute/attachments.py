@@ -152,13 +152,15 @@ class Attachments:
         volume_id = device["volume_id"]
         record = self.records.get(server_id, volume_id)
         attachment_id = record["attachment_id"] if record else device["attachment_id"]
-        attachment = self._reachable(self.api.attachment(attachment_id))
+        attachment = self._reachable(self.api.attachment(attachment_id), device)
         return self._connected(server_id, device, attachment, self.api.volume(volume_id))
 
-    def _reachable(self, attachment: Volume) -> Volume:
+    def _reachable(self, attachment: Volume, device: Mapping[str, Any]) -> Volume:
         if attachment["connection_info"]:
             return attachment
-        return self.api.connect(attachment["id"], self._driver.connector())
+        # beside what os-brick says, upstream names the device here: the Volume API shows it
+        connector = {**self._driver.connector(), "mountpoint": device.get("device_name")}
+        return self.api.connect(attachment["id"], connector)
 
     def _connected(
         self, server_id: str, device: Mapping[str, Any], attachment: Volume, facts: Volume
@@ -198,7 +200,7 @@ class Attachments:
                     cause=error,
                 ) from error
             facts = self.api.volume(device["volume_id"])
-            volumes.append(self._connected(server_id, device, self._reachable(attachment), facts))
+            volumes.append(self._connected(server_id, device, self._reachable(attachment, device), facts))
         return volumes
 
     def known(self, server_id: str, devices: Sequence[Mapping[str, Any]]) -> list[Volume]:

@@ -233,6 +233,8 @@ class AttachmentsController(Controller):
             volume = db_attachments.volume_for_update(connection, row["volume_id"])
             self._refuse_second_writer(connection, volume, row, connector)
             values: Row = {"connector": connector, "attached_host": host_of(connector)}
+            if isinstance(connector.get("mountpoint"), str):
+                values["mountpoint"] = connector["mountpoint"][:255]
             values["mode"] = mode or row["mode"] or ("ro" if volume["readonly"] else "rw")
             if volume["readonly"] and values["mode"] == "rw":
                 raise BadRequest(

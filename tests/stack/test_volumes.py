@@ -153,6 +153,8 @@ def test_a_volume_is_attached_shown_and_detached(stack: Stack) -> None:
     settle(stack.cloud)
     (attachment,) = stack.plane.attachments()
     assert (attachment["instance"], attachment["status"]) == (server_id, "attached")
+    (seen,) = stack.plane.show(volume_id)["attachments"]
+    assert (seen["server_id"], seen["device"]) == (server_id, "/dev/vdb")
     (listed,) = stack.listed(server_id)
     assert listed["attachment_id"] == attachment["id"] and "id" not in listed and listed["bdm_uuid"]
     assert set(stack.listed(server_id, "2.1")[0]) == {"id", "volumeId", "serverId", "device"}
