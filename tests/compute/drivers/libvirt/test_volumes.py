@@ -286,9 +286,9 @@ def test_libvirt_and_qemu_take_every_bus(
         buses.append("ide")
     volumes = []
     for bus in buses:
-        volume = backed()
-        files.create(volume)
-        volumes.append(described(files, volume, disk_bus=bus))
+        empty = backed()
+        files.create(empty)
+        volumes.append(described(files, empty, disk_bus=bus))
     volumes[-1]["device_type"] = "cdrom"
     volumes[0]["connection_info"]["qos_specs"] = {"total_iops_sec": "100", "total_iops_sec_max": "1000"}
     volumes[1]["device_name"] = "/dev/sdj"
