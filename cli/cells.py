@@ -7,7 +7,7 @@ import argparse
 import sqlalchemy as sa
 
 from cli import arguments
-from cli.database import open_databases
+from cli.database import open_databases, said_in_one_line
 from cli.state import StateFolder
 
 LIST_EXAMPLES = """\
@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    with said_in_one_line():
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     from db import cells, migrate
     from db.sessions import make_engine
 

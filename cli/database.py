@@ -6,14 +6,15 @@ The global database is named by [database]connection; the cells stand in it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from cli import arguments
 from cli.state import StateFolder
-from core.errors import Unavailable
+from core.errors import BadRequest, Unavailable
 
 LOG = logging.getLogger(__name__)
 EXAMPLES = """\
@@ -33,9 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     files = options.config_files or [StateFolder(options.state).config_file]
-    databases = open_databases(files)
+    with said_in_one_line():
+        return _run(options.action, open_databases(files))
+
+
+def _run(action: str, databases: Any) -> int:
     try:
-        if options.action == "upgrade":
+        if action == "upgrade":
             upgrade_all(databases, print)
             return 0
         due = differences(databases)
@@ -45,6 +50,24 @@ def run(options: argparse.Namespace) -> int:
         return 1 if due else 0
     finally:
         databases.dispose()
+
+
+@contextlib.contextmanager
+def said_in_one_line() -> Iterator[None]:
+    """What is wrong with a database's URL or with the way to it.
+
+    :raises BadRequest: no URL, or of a kind that is not there. :raises Unavailable: nobody answers.
+    """
+    import sqlalchemy as sa
+    from oslo_db import exception as db_exc
+
+    try:
+        yield
+    except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as error:
+        raise BadRequest(f"the database's URL can't be used: {error}", cause=error) from error
+    except db_exc.DBConnectionError as error:
+        words = str(error.inner_exception or error).splitlines()[0]
+        raise Unavailable(f"the database does not answer: {words}", cause=error) from error
 
 
 def make_role(conf: Any) -> Any:

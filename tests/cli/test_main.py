@@ -132,3 +132,19 @@ def test_the_zsh_completion_completes() -> None:
     first, second = done.stdout.splitlines()
     assert {"upgrade", "check", "--config-file"} <= set(first.split())
     assert second.split() == list(main.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("nonsense://x", "URL can't be used"),
+        ("nonsense", "URL can't be used"),
+        ("mysql+pymysql://haneul:SECRET@127.0.0.1:9/cell2", "does not answer"),
+    ],
+)
+def test_a_wrong_database_is_said_in_one_line(url: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "haneul.conf").write_text(f"[database]\nconnection = sqlite:///{tmp_path}/global.sqlite\n")
+    ended = haneul("cell", "create", "cell2", "--database", url, state=tmp_path)
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("haneul cell: ") and said in line and "SECRET" not in line
