@@ -99,9 +99,9 @@ class VolumeApi(ServiceClient):
         except NotFound:
             return
 
-    def act(self, volume_id: str, action: str) -> None:
+    def act(self, identifier: str, action: str, kind: str = "volumes") -> None:
         """An action without arguments, as os-begin_detaching."""
-        self.call("POST", f"/volumes/{volume_id}/action", {action: {}})
+        self.call("POST", f"/{kind}/{identifier}/action", {action: {}})
 
     # -- attachments -------------------------------------------------------------
 

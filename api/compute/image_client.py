@@ -94,6 +94,11 @@ class ImageClient:
         made: Image = self._request(context, "POST", "/v2/images", json=image)
         return made
 
+    def upload_nothing(self, context: RequestContext, image_id: str) -> None:
+        """Make an image active that is all said by its properties."""
+        headers = {"Content-Type": "application/octet-stream"}
+        self._request(context, "PUT", f"/v2/images/{image_id}/file", data=b"", headers=headers)
+
     def delete(self, context: RequestContext, image_id: str) -> None:
         """:raises NotFound: :raises Forbidden: protected, or another's."""
         self._request(context, "DELETE", f"/v2/images/{image_id}")

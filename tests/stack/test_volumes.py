@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import webtest
 from keystoneauth1 import loading
 
 from api.common.server import ApiRole
 from api.compute.app import make_app
 from api.compute.services import GROUP, ComputeServices
+from compute.drivers.simulated import SimulatedDriver, empty_qcow2
 from core import config
 from core.errors import DriverError
 from tests.api.compute.conftest import Api
-from tests.api.compute.fakes import IMAGE, FakeImages
 from tests.api.identity import authenticate
 from tests.crash.invariants import settle
 from tests.lab.processes import free_port
@@ -36,10 +37,10 @@ class Stack:
         self.folder = folder
         self.state_dir = folder / "hosts"
         self.cloud = Cloud(folder, ["h1", "h2"], **{"simulated.state_dir": str(self.state_dir)})
+        images = self.cloud.with_images()
         self.plane: VolumePlane = self.cloud.with_volumes()
         self.cloud.start()
         self.services = ComputeServices(self.cloud.conf)
-        self.services.images = FakeImages(self.cloud.conf)
         app = make_app(self.cloud.conf, self.services, authenticate)
         self.api = Api(webtest.TestApp(app))
         # the Volume API asks it over HTTP who uses a volume
@@ -51,6 +52,20 @@ class Stack:
         self.cloud.conf.set_override("endpoint_override", f"http://127.0.0.1:{port}/v2.1", group="compute")
         flavor = {"name": "tiny", "id": "1", "ram": 64, "vcpus": 1, "disk": 1}
         self.api.post("/flavors", {"flavor": flavor}, as_=ADMIN)
+        self.image_id = images.make("none")
+        self.images = f"{images.url}/v2/images"
+        self.put_image(self.image_id, empty_qcow2())
+
+    def put_image(self, image_id: str, data: bytes) -> None:
+        headers = {"X-Auth-Token": OWNER, "Content-Type": "application/octet-stream"}
+        answer = requests.put(f"{self.images}/{image_id}/file", data=data, headers=headers, timeout=30)
+        answer.raise_for_status()
+
+    def image(self, image_id: str) -> dict[str, Any]:
+        answer = requests.get(f"{self.images}/{image_id}", headers={"X-Auth-Token": OWNER}, timeout=30)
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json()
+        return found
 
     def stop(self) -> None:
         self.role.stop()
@@ -62,14 +77,6 @@ class Stack:
         server_id = self.cloud.create(devices=[])
         self.cloud.wait_state(server_id, "active")
         return server_id
-
-    @contextlib.contextmanager
-    def image(self) -> Iterator[None]:
-        """The Volume API sees the image that the Compute API sees."""
-        images = self.plane.services.images
-        self.plane.services.images = self.services.images
-        yield
-        self.plane.services.images = images
 
     @contextlib.contextmanager
     def broken_backend(self) -> Iterator[None]:
@@ -243,8 +250,6 @@ def test_whether_it_goes_with_the_server_may_be_changed(stack: Stack) -> None:
 
 def test_a_guest_that_keeps_its_volume(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is in use again, the action says why, and a later try may succeed."""
-    from compute.drivers.simulated import SimulatedDriver
-
     server_id, volume_id = stack.server(), stack.plane.make()
     stack.attach(server_id, volume_id)
     settle(stack.cloud)
@@ -426,7 +431,7 @@ UNKNOWN = "11111111-2222-3333-4444-555555555555"
         ([mapped("volume", UNKNOWN, boot_index=0)], f"failed to get volume {UNKNOWN}"),
         ([mapped("snapshot", UNKNOWN, boot_index=0)], f"failed to get snapshot {UNKNOWN}"),
         ([mapped("image", UNKNOWN, boot_index=0, volume_size=1)], UNKNOWN),
-        ([mapped("image", IMAGE, boot_index=0)], "non-zero size"),
+        ([mapped("image", UNKNOWN, boot_index=0)], "non-zero size"),
         ([mapped("blank", boot_index=0)], "non-zero size"),
         ([mapped("blank", boot_index=1, volume_size=1)], "Boot sequence"),
         ([mapped("blank", boot_index=0, volume_size=1, disk_bus="floppy")], "disk bus"),
@@ -458,12 +463,11 @@ def test_a_server_that_never_got_a_host_leaves_no_volumes(stack: Stack) -> None:
     flavor = {"name": "huge", "id": "2", "ram": 64, "vcpus": 1, "disk": 0}
     flavor["OS-FLV-EXT-DATA:ephemeral"] = 100_000
     stack.api.post("/flavors", {"flavor": flavor}, as_=ADMIN)
-    device = mapped("image", IMAGE, boot_index=0, volume_size=1, delete_on_termination=True)
+    device = mapped("image", stack.image_id, boot_index=0, volume_size=1, delete_on_termination=True)
     before = set(stack.plane.volumes())
-    with stack.image():
-        server_id = boot(stack, flavorRef="2", block_device_mapping_v2=[device])
-        stack.cloud.wait_state(server_id, "error")
-        settle(stack.cloud)
+    server_id = boot(stack, flavorRef="2", block_device_mapping_v2=[device])
+    stack.cloud.wait_state(server_id, "error")
+    settle(stack.cloud)
     (made,) = set(stack.plane.volumes()) - before
     stack.cloud.delete(server_id)
     wait_for(lambda: made not in stack.plane.volumes(), "the volume goes with its server")
@@ -478,4 +482,41 @@ def test_a_volume_that_can_not_be_made_fails_the_server(stack: Stack) -> None:
     assert "status is error" in stack.cloud.server(server_id)["fault"]["message"]
     assert server_id not in stack.cloud.allocations()
     stack.cloud.delete(server_id)
+    settle(stack.cloud)
+
+
+def test_a_volume_backed_server_is_copied_by_snapshots(stack: Stack) -> None:
+    """Its image has no data; a server made from it has volumes of its own."""
+    devices = [
+        mapped("image", stack.image_id, boot_index=0, volume_size=1, delete_on_termination=True),
+        mapped("blank", volume_size=1, delete_on_termination=True, boot_index=-1, tag="data"),
+    ]
+    first = boot(stack, block_device_mapping_v2=devices)
+    stack.cloud.wait_state(first, "active")
+    action = {"createImage": {"name": "copy", "metadata": {"k": "v"}}}
+    path = f"/servers/{first}/action"
+    image_id = stack.api.post(path, action, as_=OWNER, version="2.45", status=202).json["image_id"]
+    image = stack.image(image_id)
+    assert (image["status"], image["size"], image["k"], image["bdm_v2"]) == ("active", 0, "v", "True")
+    mapping = json.loads(image["block_device_mapping"])
+    assert [(each["source_type"], each["boot_index"], each["tag"]) for each in mapping] == [
+        ("snapshot", 0, None),
+        ("snapshot", -1, "data"),
+    ]
+    settle(stack.cloud)
+    actions = stack.api.get(f"/servers/{first}/os-instance-actions", as_=OWNER).json["instanceActions"]
+    assert actions[0]["action"] == "createImage"
+    second = boot(stack, imageRef=image_id)
+    stack.cloud.wait_state(second, "active")
+    listed = stack.listed(second)
+    assert [(each["device"], each["tag"]) for each in listed] == [("/dev/vda", None), ("/dev/vdb", "data")]
+    for each, snapshot in zip(listed, mapping, strict=True):
+        assert stack.plane.show(each["volumeId"])["snapshot_id"] == snapshot["snapshot_id"]
+    shown = stack.api.get(f"/servers/{second}", as_=OWNER).json["server"]
+    assert shown["image"] == ""
+    for server_id in (first, second):
+        stack.cloud.delete(server_id)
+    settle(stack.cloud)
+    for each in mapping:
+        stack.plane.call("DELETE", f"/snapshots/{each['snapshot_id']}")
     settle(stack.cloud)
