@@ -100,7 +100,7 @@ class Attachments:
         self._driver = driver
         self.api = VolumeApi(conf)
         self._keys = VolumeKeys(conf)
-        self.records = Records(Path(conf.state_path) / "volumes" / host)
+        self.records = Records(Path(conf.state_path) / "attachments" / host)
 
     # -- to the host ---------------------------------------------------------------
 

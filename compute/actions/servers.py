@@ -264,8 +264,15 @@ ACTIONS = Registry(
         "server.swap_volume",
         (
             Step("connect", volumes.connect_new, undo=volumes.unconnect_new),
-            # a copy back may not fit: who can't copy leaves the guest as it was, and it is tried again
-            Step("swap", volumes.swap, no_undo="a guest that has the new volume keeps it", forward=True),
+            # A copy back may not fit: who can't copy leaves the guest as it was, and it is tried again.
+            # Durable: once the old volume is let go, a repeat would look for it in vain.
+            Step(
+                "swap",
+                volumes.swap,
+                no_undo="a guest that has the new volume keeps it",
+                durable=True,
+                forward=True,
+            ),
             Step("let_go", volumes.let_go_old, no_undo=_FREE, forward=True),
         ),
     ),

@@ -128,7 +128,7 @@ class Stack:
         assert statuses <= {"available", "in-use"}
         connected = {path.stem for path in self.state_dir.glob("*/connections/*.json")}
         assert connected == {volume_id for _, volume_id in devices}
-        records = {path.stem for path in (self.folder / "state" / "volumes").glob("*/*/*.json")}
+        records = {path.stem for path in (self.folder / "state" / "attachments").glob("*/*/*.json")}
         assert records == connected
 
 
