@@ -262,5 +262,6 @@ def extend(run: Run) -> dict[str, Any]:
     size = int(_attachments(run).api.volume(device["volume_id"])["size"])
     volume = _here(run, device)
     _driver(run).extend_volume(run.resource_id, volume, size)
-    _attachments(run).records.put(run.resource_id, {**volume, "size_gib": size})
+    # without the passphrase that an encrypted one has here
+    _attachments(run).records.put(run.resource_id, {**volume, "size_gib": size, "encryption": None})
     return {"extended": {"volume_id": device["volume_id"], "size_gib": size}}
