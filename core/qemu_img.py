@@ -29,7 +29,7 @@ OPTS: list[cfg.Opt] = [
     cfg.IntOpt("file_size_gib", default=2048, min=1, help="Largest file that one qemu-img may write."),
 ]
 _WATCH_S = 0.5
-CONTENT_FORMATS = ("raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "iso", "luks")
+CONTENT_FORMATS = ("raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "iso", "luks", "gpt")
 _QEMU_NAMES = {"vhd": "vpc", "iso": "raw", "gpt": "raw"}
 
 

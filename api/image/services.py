@@ -23,7 +23,7 @@ OPTS: list[cfg.Opt] = [
     ),
     cfg.ListOpt(
         "disk_formats",
-        default=["ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop"],
+        default=["ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop", "gpt"],
         help="Disk formats that images may have.",
     ),
     cfg.BoolOpt(

@@ -34,6 +34,7 @@ GOOD = [
     (samples.iso(64, bootable=True), "iso", "iso", 64 * 2048),
     (samples.iso(64), "raw", "iso", 64 * 2048),
     (samples.partitioned(), "raw", "gpt", 65536),
+    (samples.partitioned(), "gpt", "gpt", 65536),
     (samples.luks(), "raw", "luks", 65536),
     (b"anything at all", "raw", "raw", 15),
     (b"", "raw", "raw", 0),

@@ -113,11 +113,11 @@ def check_content(path: Path, disk_format: str) -> str:
 
     :raises BadRequest: it is something else, or refers to other files.
     """
-    if disk_format not in (*_KEPT, *_CONVERTED):
+    if disk_format not in (*_KEPT, *_CONVERTED, "gpt"):
         raise BadRequest(f"Images of disk_format {disk_format} can't be booted on this host.")
     found = str(format_inspector.detect_file_format(str(path)))
-    if found == "gpt":  # a partitioned raw disk
-        found = "raw"
+    if found == "gpt" and disk_format in ("raw", "gpt"):  # a partitioned raw disk
+        return "raw"
     if found != disk_format:
         raise BadRequest(f"The image's content is {found}, but its disk_format says {disk_format}.")
     if found != "raw":
