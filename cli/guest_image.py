@@ -145,12 +145,15 @@ def missing_packages() -> list[str]:
     return sorted(missing)
 
 
-def fetch_kernel_package(work_dir: Path) -> Path:
-    """Download Debian's cloud kernel with apt (no root needed), once per version; return the .deb's path."""
-    shown = _run("apt-cache", "depends", KERNEL_PACKAGE, check=False)
+def fetch_kernel_package(work_dir: Path, package: str = KERNEL_PACKAGE) -> Path:
+    """Download a kernel of Debian's with apt (no root needed), once per version; return the .deb's path.
+
+    ``package``: the one that depends on the newest version; the cloud kernel unless said otherwise.
+    """
+    shown = _run("apt-cache", "depends", package, check=False)
     match = re.search(r"Depends: (linux-image-\S+)", shown)
     if match is None:
-        raise DriverError(f"apt knows no package {KERNEL_PACKAGE}: run apt-get update on a Debian machine")
+        raise DriverError(f"apt knows no package {package}: run apt-get update on a Debian machine")
     real = match[1]
     there = sorted(work_dir.glob(f"{real}_*.deb"))
     if there:

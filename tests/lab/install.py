@@ -23,6 +23,17 @@ DRIVERS = {
     "pkg-config": "pkg-config",
     "mariadb_config": "libmariadb-dev",
 }
+# what a kernel guest is made of, and what is tried in it (tests.lab.kernel_guest)
+KERNEL_GUEST = {
+    "lvs": "lvm2",
+    "thin_check": "thin-provisioning-tools",
+    "iscsid": "open-iscsi",
+    "nvme": "nvme-cli",
+    "udevadm": "udev",
+    "depmod": "kmod",
+    "busybox": "busybox-static",
+    "qemu-system-x86_64": "qemu-system-x86",
+}
 NETWORK = {
     "ping": "iputils-ping",
     "arping": "iputils-arping",
@@ -48,7 +59,7 @@ def wanted(name: str) -> list[str]:
     if name == "storage":
         from tests.lab import ceph
 
-        return packages.missing(ceph.NEEDED)
+        return packages.missing({**ceph.NEEDED, **KERNEL_GUEST})
     if name == "fresh":
         return packages.missing(FRESH)
     raise SystemExit(f"unknown set {name!r}: databases, drivers, hypervisor, network, storage, fresh")

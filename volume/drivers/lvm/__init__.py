@@ -1,0 +1,1 @@
+"""The ``lvm`` backend: logical volumes, and the targets that export them."""
