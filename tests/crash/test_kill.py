@@ -57,9 +57,11 @@ def shared(rabbitmq_server: servers.RabbitMQ, tmp_path_factory: pytest.TempPathF
     # the broker is shared by the workers of a run, each of which has a victim of its own
     vhost = f"crash-kill-{uuid.uuid4().hex[:8]}"
     victim = Victim(tmp_path_factory.mktemp("victim"), rabbitmq_server.create_vhost(vhost))
-    victim.start()
-    yield victim
-    victim.stop()
+    try:  # what comes up half is ended, too
+        victim.start()
+        yield victim
+    finally:
+        victim.stop()
     rabbitmq_server.drop_vhost(vhost)
 
 

@@ -46,9 +46,11 @@ class Victim:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
     victim = Victim(tmp_path_factory.mktemp("victim"))
-    victim.start()
-    yield victim
-    victim.stop()
+    try:  # what comes up half is ended, too
+        victim.start()
+        yield victim
+    finally:
+        victim.stop()
 
 
 @pytest.fixture
