@@ -276,12 +276,15 @@ class FileDriver(VolumeDriver):
         # file is missing, and ``exists`` would say so; therefore a link, then one atomic replacement.
         os.link(file, self._layer(layer))
         part = file.with_suffix(f".{uuid.uuid4().hex[:8]}.part")
-        qemu_img.qemu_img(
-            self._conf, "create", "-q", "-f", "qcow2", "-o", "lazy_refcounts=on",
-            "-b", str(self._layer(layer)), "-F", "qcow2", str(part), str(volume.size_bytes),
-        )  # fmt: skip
-        part.chmod(self._mode)
-        part.replace(file)
+        try:
+            qemu_img.qemu_img(
+                self._conf, "create", "-q", "-f", "qcow2", "-o", "lazy_refcounts=on",
+                "-b", str(self._layer(layer)), "-F", "qcow2", str(part), str(volume.size_bytes),
+            )  # fmt: skip
+            part.chmod(self._mode)
+            part.replace(file)
+        finally:
+            part.unlink(missing_ok=True)
         self._layer(layer).chmod(0o400)
         if below is not None:
             (self._refs / below / volume.name).unlink(missing_ok=True)
@@ -293,10 +296,15 @@ class FileDriver(VolumeDriver):
         return not any(each["depth"] == 0 and each.get("present", each["data"]) for each in ranges)
 
     def _flatten(self, file: Path) -> None:
+        """The copy is on the disk before it takes the file's place: the layer below may go right after."""
         part = file.with_suffix(f".{uuid.uuid4().hex[:8]}.part")
-        qemu_img.qemu_img(self._conf, "convert", "-q", "-f", "qcow2", "-O", "qcow2", str(file), str(part))
-        part.chmod(self._mode)
-        part.replace(file)
+        try:
+            qemu_img.qemu_img(self._conf, "convert", "-q", "-f", "qcow2", "-O", "qcow2", str(file), str(part))
+            part.chmod(self._mode)
+            _to_disk(part)
+            part.replace(file)
+        finally:
+            part.unlink(missing_ok=True)
 
     def sweep(self) -> list[str]:
         """Remove layers that a crash left without anybody on them; their names."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from core import config, qemu_img
-from core.errors import BadRequest, Conflict
+from core.errors import BadRequest, Conflict, DriverError
 from tests.volume.drivers.contract import MIB, Contract, read, snapshot_of, volume, write
 from tests.volume.drivers.encrypted_contract import EncryptedContract
 from volume.drivers.base import Volume
@@ -86,6 +86,54 @@ def test_a_long_chain_is_flattened(driver: FileDriver) -> None:
         assert driver._depth(driver._file(made)) <= MAX_DEPTH + 1
     assert read(driver, taken[0], 1) == b"\x01"
     assert read(driver, made, 1) == bytes([MAX_DEPTH + 2])
+
+
+def test_a_flattened_file_is_on_the_disk_before_its_layer_may_go(
+    driver: FileDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = volume()
+    driver.create(made)
+    write(driver, made, b"kept")
+    driver.create_snapshot(snapshot_of(made))
+    flushed: list[int] = []
+    fsync = os.fsync
+
+    def flush(handle: int) -> None:
+        flushed.append(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", flush)
+        driver.unmanage(made)
+    (file,) = (driver._root / "manage").iterdir()
+    assert file.stat().st_ino in flushed
+    assert "backing-filename" not in qemu_img.info(driver._conf, file, "qcow2")
+
+
+@pytest.mark.parametrize("tool", ["create", "convert"])
+def test_a_tool_that_fails_halfway_leaves_the_volume_and_no_copy(
+    driver: FileDriver, monkeypatch: pytest.MonkeyPatch, tool: str
+) -> None:
+    made = volume()
+    driver.create(made)
+    write(driver, made, b"kept")
+    if tool == "convert":  # it stands on a layer, so letting it go means to flatten it
+        driver.create_snapshot(snapshot_of(made))
+    run = qemu_img.qemu_img
+
+    def fail(conf: Any, *arguments: str, **more: Any) -> str:
+        if arguments[0] == tool:
+            part = next(each for each in arguments if each.endswith(".part"))
+            Path(part).write_bytes(b"half")
+            raise DriverError("no space left")
+        return run(conf, *arguments, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(qemu_img, "qemu_img", fail)
+        with pytest.raises(DriverError):
+            driver.unmanage(made) if tool == "convert" else driver.create_snapshot(snapshot_of(made))
+    assert not list(driver._root.rglob("*.part"))
+    assert read(driver, made, 4) == b"kept"
 
 
 @pytest.mark.parametrize("what", ["snapshot", "clone", "revert"])
