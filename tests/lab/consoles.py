@@ -27,7 +27,7 @@ class Shell:
         self._file = os.open(pty, os.O_RDWR | os.O_NOCTTY)
         tty.setraw(self._file)
         self._marks = itertools.count(1)
-        self.run("stty -echo; PS1=", 60)
+        self.run("stty -echo; PS1=")
 
     def __enter__(self) -> Shell:
         return self
@@ -37,7 +37,7 @@ class Shell:
     ) -> None:
         os.close(self._file)
 
-    def run(self, command: str, timeout_s: float = 60) -> str:
+    def run(self, command: str, timeout_s: float = 180) -> str:
         """What the command printed. AssertionError when it fails or does not end in time."""
         mark = f"=={next(self._marks)}"
         # the mark is put together by the shell: an echo of the command is no answer

@@ -18,7 +18,7 @@ from compute.drivers.libvirt.driver import LibvirtDriver
 from core import config
 from core.errors import BadRequest, Conflict, DriverError
 from core.qemu_img import qemu_img
-from tests.compute.drivers.libvirt.test_driver import boot, driver, image, says  # noqa: F401 - fixture
+from tests.compute.drivers.libvirt.test_driver import BOOT_S, boot, driver, image, says  # noqa: F401 - fixture
 from tests.compute.drivers.specs import make_guest
 from tests.lab import ceph
 from tests.lab.consoles import Shell
@@ -60,7 +60,7 @@ def shell(driver: LibvirtDriver, guest: GuestSpec) -> Shell:  # noqa: F811
 def name_of(console: Shell, volume: dict[str, Any]) -> str:
     """vdb: how the guest calls the volume, once it sees it (serial numbers of virtio are 20 characters long)."""
     serial = volume["volume_id"][:20]
-    wait_for(lambda: serial in console.disks(), f"disk {serial}", 30, console.disks)
+    wait_for(lambda: serial in console.disks(), f"disk {serial}", BOOT_S, console.disks)
     return console.disks()[serial]
 
 
@@ -84,7 +84,7 @@ def writing(console: Shell, device: str) -> None:
         f"(i=0; while dd if=/dev/urandom of=/dev/{device} oflag=direct bs=256k seek=$((64+i%64)) count=8 conv=notrunc"
         " 2>/dev/null; do i=$((i+8)); echo $i > /run/written; done) > /dev/null 2>&1 &"
     )
-    wait_for(lambda: console.run("cat /run/written 2>/dev/null || true") != "", "the first writes", 30)
+    wait_for(lambda: console.run("cat /run/written 2>/dev/null || true") != "", "the first writes", BOOT_S)
 
 
 def test_a_file_volume_of_a_running_guest(
@@ -139,7 +139,11 @@ def test_a_file_volume_of_a_running_guest(
         # larger than the old one: the guest sees that; and it grows again while it is attached
         assert console.run(f"cat /sys/block/{disk}/size") == str((2 << 30) // 512)
         driver.extend_volume(guest.server_id, new, 3)
-        wait_for(lambda: console.run(f"cat /sys/block/{disk}/size") == str((3 << 30) // 512), "the new size")
+        wait_for(
+            lambda: console.run(f"cat /sys/block/{disk}/size") == str((3 << 30) // 512),
+            "the new size",
+            BOOT_S,
+        )
 
         # pulled out while it writes
         with pytest.raises(DriverError, match="open"):
@@ -147,7 +151,9 @@ def test_a_file_volume_of_a_running_guest(
         for _ in range(2):
             driver.detach_volume(guest.server_id, new["volume_id"])
     wait_for(
-        lambda: driver.console_output(guest.server_id, 1 << 20).count("GUEST-DISKS") == 3, "the disk's end"
+        lambda: driver.console_output(guest.server_id, 1 << 20).count("GUEST-DISKS") == 3,
+        "the disk's end",
+        BOOT_S,
     )
     seen = driver.console_output(guest.server_id, 1 << 20)
     assert re.findall(r"GUEST-DISKS (.*?) *\r?\n", seen) == ["vda", f"vda {disk}", "vda"]
@@ -258,7 +264,7 @@ def test_a_guest_boots_from_a_volume_with_others_beside_it(
     wait_for(
         lambda: driver.console_output(guest.server_id, 1 << 20).count("GUEST-READY") == 2,
         "the second boot",
-        120,
+        BOOT_S,
     )
     with shell(driver, guest) as console:
         assert console.run(f"head -c 16 /dev/{name_of(console, sealed)}") == "plainly-readable"
@@ -353,12 +359,16 @@ def test_ceph_images_are_booted_from_and_attached(
         driver.connect_volume(more)
         driver.attach_volume(guest, more)
         with shell(driver, guest) as console:
-            wait_for(lambda: "sda" in console.run("ls /sys/block").split(), "the SCSI disk")
+            wait_for(lambda: "sda" in console.run("ls /sys/block").split(), "the SCSI disk", BOOT_S)
             console.run("dd if=/dev/urandom of=/dev/sda bs=1M count=4 oflag=direct 2>/dev/null")
             content = sha(console, "sda", 4)
             rbd.extend(data, 2)
             driver.extend_volume(guest.server_id, more, 2)
-            wait_for(lambda: console.run("cat /sys/block/sda/size") == str((2 << 30) // 512), "the new size")
+            wait_for(
+                lambda: console.run("cat /sys/block/sda/size") == str((2 << 30) // 512),
+                "the new size",
+                BOOT_S,
+            )
             driver.detach_volume(guest.server_id, more["volume_id"])
         with rbd.open(data) as file:
             assert hashlib.sha256(file.read(4 * MIB)).hexdigest() == content
