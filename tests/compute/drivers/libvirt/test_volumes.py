@@ -137,7 +137,11 @@ def test_a_file_volume_of_a_running_guest(
         assert "mirror" not in live_xml(driver, guest)
         assert str(files._file(first)) not in live_xml(driver, guest)
         # larger than the old one: the guest sees that; and it grows again while it is attached
-        assert console.run(f"cat /sys/block/{disk}/size") == str((2 << 30) // 512)
+        wait_for(
+            lambda: console.run(f"cat /sys/block/{disk}/size") == str((2 << 30) // 512),
+            "the size of the new volume",
+            BOOT_S,
+        )
         driver.extend_volume(guest.server_id, new, 3)
         wait_for(
             lambda: console.run(f"cat /sys/block/{disk}/size") == str((3 << 30) // 512),
