@@ -27,3 +27,12 @@ def write_private(path: Path, text: str, *, replace: bool = True) -> None:
                 os.link(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def to_disk(path: Path) -> None:
+    """What was written to a file is on the disk when this returns: before it takes the place of another."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

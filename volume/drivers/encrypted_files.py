@@ -15,6 +15,7 @@ from pathlib import Path
 from oslo_concurrency import processutils
 
 from core.errors import Conflict, DriverError
+from core.files import to_disk
 from volume.drivers.base import Location, Snapshot, Volume
 
 
@@ -49,6 +50,7 @@ class EncryptedFiles:
         with part.open("r+b") as file:
             if file.seek(0, 2) < size_bytes:
                 file.truncate(size_bytes)
+        to_disk(part)
         part.replace(target)
 
     def _copy(self, source: Path, thing: Volume | Snapshot) -> Path:
@@ -103,6 +105,7 @@ class EncryptedFiles:
                 )
             part = self._copy(self.source(snapshot.volume), snapshot)
             part.chmod(0o400)
+            to_disk(part)
             part.replace(target)
         return {"file": target.name}
 

@@ -34,6 +34,7 @@ from oslo_config import cfg
 
 from core import qemu_img
 from core.errors import BadRequest, Conflict, DriverError
+from core.files import to_disk
 from volume.drivers.base import Location, Pool, Progress, Snapshot, Volume, VolumeDriver
 from volume.drivers.encrypted_files import EncryptedFiles
 
@@ -184,7 +185,7 @@ class FileDriver(VolumeDriver):
                     self._conf, "resize", "-q", "-f", "qcow2", str(part), str(volume.size_bytes)
                 )
             part.chmod(self._mode)
-            _to_disk(part)
+            to_disk(part)
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
@@ -301,7 +302,7 @@ class FileDriver(VolumeDriver):
         try:
             qemu_img.qemu_img(self._conf, "convert", "-q", "-f", "qcow2", "-O", "qcow2", str(file), str(part))
             part.chmod(self._mode)
-            _to_disk(part)
+            to_disk(part)
             part.replace(file)
         finally:
             part.unlink(missing_ok=True)
@@ -408,7 +409,7 @@ class FileDriver(VolumeDriver):
                 self._conf, "convert", "-q", "-W", "-f", "raw", "-O", "qcow2", str(raw), str(part)
             )
             part.chmod(self._mode)
-            _to_disk(part)
+            to_disk(part)
             part.replace(file)
         finally:
             part.unlink(missing_ok=True)
@@ -489,14 +490,6 @@ def _direct(folder: Path) -> bool:
     finally:
         probe.unlink(missing_ok=True)
     return True
-
-
-def _to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _written(part: Path, size: int) -> int:
