@@ -69,7 +69,7 @@ def test_a_disk_is_converted(glance: Glance, tmp_path: Path) -> None:
     assert (shown["status"], shown["disk_format"], shown["virtual_size"]) == ("active", "qcow2", len(DISK))
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, lambda data: zipped(disk=data)])
+@pytest.mark.parametrize("pack", [gzip.compress, lambda data: zipped(disk=data)], ids=["gzip", "zip"])
 def test_compressed_data_is_unpacked_and_converted(glance: Glance, tmp_path: Path, pack: Any) -> None:
     configure(glance, "image_conversion", "image_decompression")
     shown = imported(glance, pack(qcow2(tmp_path)), "qcow2", "compressed")
@@ -80,6 +80,8 @@ def test_compressed_data_is_unpacked_and_converted(glance: Glance, tmp_path: Pat
 @pytest.mark.parametrize(
     "data",
     [b"plain", gzip.compress(DISK)[:-100], zipped(a=b"1", b=b"2"), b"PK\x03\x04garbage", b"\x1f\x8bgarbage"],
+    # named: of random bytes every process would make another name
+    ids=["plain", "cut short", "two files", "no zip", "no gzip"],
 )
 def test_damaged_or_ambiguous_archives_are_refused(glance: Glance, data: bytes) -> None:
     configure(glance, "image_decompression")
