@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ from volume.drivers.base import Snapshot, Volume
 
 LOG = logging.getLogger(__name__)
 _PIECE = 1 << 20
+_IMAGE_TRIES, _IMAGE_PAUSE_S = 4, 1.0
 
 
 class VolumeWorker:
@@ -100,13 +102,7 @@ class VolumeWorker:
         folder = Path(self.conf.state_path) / "volume-images"
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=f"{image_id}.") as file:
-            answer = service_adapter(self.conf, "image").get(
-                f"/v2/images/{image_id}/file", raise_exc=False, stream=True
-            )
-            if answer.status_code != 200:
-                raise Unavailable(
-                    f"The image service does not give the data of image {image_id} ({answer.status_code})."
-                )
+            answer = self._image_data(image_id)
             size = 0
             for piece in answer.iter_content(_PIECE):
                 file.write(piece)
@@ -116,6 +112,25 @@ class VolumeWorker:
             if expected is not None and int(expected) != size:
                 raise DriverError(f"The data of image {image_id} came short: {size} of {expected} bytes.")
             yield Path(file.name)
+
+    def _image_data(self, image_id: str) -> Any:
+        """The answer with the data. What may pass (a restart, data not there yet) is waited for a little.
+
+        :raises Unavailable: the image service does not give it.
+        """
+        for left in reversed(range(_IMAGE_TRIES)):
+            answer = service_adapter(self.conf, "image").get(
+                f"/v2/images/{image_id}/file", raise_exc=False, stream=True
+            )
+            if answer.status_code == 200:
+                return answer
+            if not left or 400 <= answer.status_code < 500:
+                break
+            LOG.warning("image %s: no data (%d); asked for again", image_id, answer.status_code)
+            time.sleep(_IMAGE_PAUSE_S)
+        raise Unavailable(
+            f"The image service does not give the data of image {image_id} ({answer.status_code})."
+        )
 
     def image_locations(self, image_id: str) -> list[dict[str, Any]]:
         """Where an image's data is: [{"url":, "metadata":}]; none if the image service does not tell."""
