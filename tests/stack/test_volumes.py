@@ -52,9 +52,15 @@ class Stack:
         self.cloud.conf.set_override("endpoint_override", f"http://127.0.0.1:{port}/v2.1", group="compute")
         flavor = {"name": "tiny", "id": "1", "ram": 64, "vcpus": 1, "disk": 1}
         self.api.post("/flavors", {"flavor": flavor}, as_=ADMIN)
-        self.image_id = images.make("none")
         self.images = f"{images.url}/v2/images"
-        self.put_image(self.image_id, empty_qcow2())
+        self.make_image = images.make
+        self.image_id = self.new_image()
+
+    def new_image(self) -> str:
+        """An image of its own, with data."""
+        image_id = self.make_image("none")
+        self.put_image(image_id, empty_qcow2())
+        return image_id
 
     def put_image(self, image_id: str, data: bytes) -> None:
         headers = {"X-Auth-Token": OWNER, "Content-Type": "application/octet-stream"}
@@ -488,7 +494,7 @@ def test_a_volume_that_can_not_be_made_fails_the_server(stack: Stack) -> None:
 def test_a_volume_backed_server_is_copied_by_snapshots(stack: Stack) -> None:
     """Its image has no data; a server made from it has volumes of its own."""
     devices = [
-        mapped("image", stack.image_id, boot_index=0, volume_size=1, delete_on_termination=True),
+        mapped("image", stack.new_image(), boot_index=0, volume_size=1, delete_on_termination=True),
         mapped("blank", volume_size=1, delete_on_termination=True, boot_index=-1, tag="data"),
     ]
     first = boot(stack, block_device_mapping_v2=devices)
