@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import webtest
 from oslo_config import cfg
 
@@ -133,15 +134,15 @@ def configure(conf: cfg.ConfigOpts, folder: Path, driver: str, lease_s: float) -
         config.override(conf, name, value)
 
 
-def make_worker(conf: cfg.ConfigOpts, folder: Path) -> VolumeRole:
-    """The role, with images from ``folder`` and a key manager over the same database."""
+def make_worker(conf: cfg.ConfigOpts, folder: Path, patch: pytest.MonkeyPatch) -> VolumeRole:
+    """The role, with images from ``folder`` and a key manager over the same database, until ``patch`` is undone."""
     images = Images(folder / "images")
-    worker.service_adapter = lambda _conf, _service: images  # type: ignore[assignment,return-value]
+    patch.setattr(worker, "service_adapter", lambda _conf, _service: images)
     conf.register_opts(key_manager_services.OPTS, group=key_manager_services.GROUP)
     config.override(conf, "key_manager_api.key_file", str(folder / "secrets.keys"))
     key_file.create(folder / "secrets.keys")
     key_manager = Wsgi(make_key_manager(conf, KeyManagerServices(conf), authenticate))
-    keys.service_adapter = lambda _conf, _service: key_manager  # type: ignore[assignment,return-value]
+    patch.setattr(keys, "service_adapter", lambda _conf, _service: key_manager)
     return make_role(conf)
 
 
@@ -163,7 +164,8 @@ class VolumeCloud:
         self.services.doorbells.ring_volume = self.ring  # type: ignore[method-assign]
         self.api = Api(webtest.TestApp(make_app(conf, self.services, authenticate)), self.services)
         self.images = Images(folder / "images")
-        self.role = make_worker(conf, folder) if own_worker else None
+        self._patch = pytest.MonkeyPatch()
+        self.role = make_worker(conf, folder, self._patch) if own_worker else None
         looking = backends.load(conf)
         self.looking = {each.host: VolumeWorker(conf, self.services.databases, each) for each in looking}
         if encrypted:
@@ -184,6 +186,7 @@ class VolumeCloud:
     def stop(self) -> None:
         if self.role is not None:
             self.role.stop()
+        self._patch.undo()  # the next test of this process may have a real image service
         self.services.close()
 
     def ring(self, host: str) -> None:

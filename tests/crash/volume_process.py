@@ -51,6 +51,8 @@ class WorkerProcess:
 
 def _work(folder: Path, url: str, driver: str) -> None:
     """One life of the worker."""
+    import pytest
+
     from lifecycle.engine import Engine
     from tests.api.client import configured
     from tests.crash.faults import Faults
@@ -64,7 +66,7 @@ def _work(folder: Path, url: str, driver: str) -> None:
     configure(conf, folder, driver, LEASE_S)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    role = make_worker(conf, folder)
+    role = make_worker(conf, folder, pytest.MonkeyPatch())
     role.start()
     stop.wait()
     role.stop()

@@ -491,9 +491,6 @@ def test_a_volume_that_can_not_be_made_fails_the_server(stack: Stack) -> None:
     settle(stack.cloud)
 
 
-@pytest.mark.skip(
-    reason="behind tests of tests/volume in one process the image has no data (204): cause not found yet"
-)
 def test_a_volume_backed_server_is_copied_by_snapshots(stack: Stack) -> None:
     """Its image has no data; a server made from it has volumes of its own."""
     devices = [
