@@ -44,6 +44,8 @@ from api.compute.services import ComputeServices
 from api.compute.usage import UsageController
 from api.compute.usage_audit_log import UsageAuditLogController
 from api.compute.versions import VersionsController
+from api.compute.volume_proxies import SnapshotProxiesController, VolumeProxiesController
+from api.compute.volumes_boot import VolumesBootController
 
 CONTROLLERS: tuple[type[Controller], ...] = (
     VersionsController,
@@ -84,6 +86,9 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     NetworkProxiesController,
     SecurityGroupProxiesController,
     FloatingIpProxiesController,
+    VolumeProxiesController,
+    SnapshotProxiesController,
+    VolumesBootController,
     ServerPlacementController,
 )
 

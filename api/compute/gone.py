@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from api.common.operations import NO_POLICY, Call, Controller, Operation
 from core.errors import HaneulError
 
@@ -42,6 +40,8 @@ _TABLE = """
 /servers/{server_id}/consoles/{console_id}          GET DELETE
 /servers/{server_id}/os-virtual-interfaces          GET
 """
+_ACTIONS = ("resetNetwork", "os-getRDPConsole")
+"""Of servers; other actions of theirs are served."""
 
 
 class Gone(HaneulError):
@@ -55,22 +55,24 @@ class GoneController(Controller):
     """One handler for all of them."""
 
     def operations(self) -> list[Operation]:
-        return self._table(_TABLE, 410, "Removed upstream.", self.gone)
-
-    @staticmethod
-    def _table(table: str, status: int, summary: str, handler: Callable[[Call], None]) -> list[Operation]:
+        table = [
+            (method, path, None)
+            for path, *methods in (line.split() for line in _TABLE.strip().splitlines())
+            for method in methods
+        ]
+        actions = [("POST", "/servers/{server_id}/action", action) for action in _ACTIONS]
         return [
             Operation(
                 method=method,
                 path=path,
+                action=action,
                 policy=NO_POLICY,
-                status=status,
-                summary=summary,
-                name=f"GoneController.{handler.__name__}",
-                handler=handler,
+                status=410,
+                summary="Removed upstream.",
+                name="GoneController.gone",
+                handler=self.gone,
             )
-            for path, *methods in (line.split() for line in table.strip().splitlines())
-            for method in methods
+            for method, path, action in (*table, *actions)
         ]
 
     def gone(self, call: Call) -> None:

@@ -320,6 +320,58 @@ def test_swapping_goes_on_with_the_new_volume(stack: Stack) -> None:
     stack.cloud.delete(server_id)
 
 
+def test_volumes_and_snapshots_as_the_compute_api_showed_them_once(stack: Stack) -> None:
+    """Until 2.35; tokens, quotas and states are the Volume API's."""
+    asked = {"display_name": "old", "display_description": "d", "size": "1", "metadata": {"k": "v"}}
+    answer = stack.api.post("/os-volumes", {"volume": asked}, as_=OWNER)
+    made = answer.json["volume"]
+    volume_id = made["id"]
+    assert answer.headers["Location"].endswith(f"/v2.1/os-volumes/{volume_id}")
+    assert (made["displayName"], made["displayDescription"], made["size"]) == ("old", "d", 1)
+    assert (made["metadata"], made["attachments"], made["snapshotId"]) == ({"k": "v"}, [{}], None)
+    stack.plane.wait(volume_id, "available")
+    server_id = stack.server()
+    stack.attach(server_id, volume_id)
+    stack.plane.wait(volume_id, "in-use")
+    shown = stack.api.get(f"/os-volumes/{volume_id}", as_=OWNER).json["volume"]
+    assert shown["attachments"] == [
+        {"id": volume_id, "volumeId": volume_id, "serverId": server_id, "device": "/dev/vdb"}
+    ]
+    assert shown in stack.api.get("/os-volumes/detail", as_=OWNER).json["volumes"]
+    assert shown in stack.api.get("/os-volumes", as_=OWNER).json["volumes"]
+    assert stack.api.get("/os-volumes?limit=1&offset=10000", as_=OWNER).json["volumes"] == []
+
+    body: dict[str, Any] = {"snapshot": {"volume_id": volume_id, "display_name": "s"}}
+    stack.api.post("/os-snapshots", body, as_=OWNER, status=400)
+    body["snapshot"]["force"] = "True"
+    snapshot = stack.api.post("/os-snapshots", body, as_=OWNER).json["snapshot"]
+    assert (snapshot["volumeId"], snapshot["displayName"], snapshot["size"]) == (volume_id, "s", 1)
+    settle(stack.cloud)
+    path = f"/os-snapshots/{snapshot['id']}"
+    assert stack.api.get(path, as_=OWNER).json["snapshot"]["status"] == "available"
+    listed = stack.api.get("/os-snapshots/detail", as_=OWNER).json["snapshots"]
+    assert [each["id"] for each in listed] == [snapshot["id"]]
+    assert set(listed[0]) == set(snapshot)
+
+    stack.api.delete(f"/os-volumes/{volume_id}", as_=OWNER, status=400)
+    stack.detach(server_id, volume_id)
+    stack.plane.wait(volume_id, "available")
+    for doomed in (path, f"/os-volumes/{volume_id}"):
+        stack.api.delete(doomed, as_=OWNER, status=202)
+        settle(stack.cloud)
+        stack.api.get(doomed, as_=OWNER, status=404)
+        stack.api.delete(doomed, as_=OWNER, status=404)
+
+
+def test_what_the_compute_api_passes_on_no_more(stack: Stack) -> None:
+    for path in ("/os-volumes", "/os-volumes/detail", "/os-snapshots", "/os-snapshots/detail"):
+        stack.api.get(path, as_=OWNER, version="2.35")
+        stack.api.get(path, as_=OWNER, version="2.36", status=404)
+    for wrong in ({}, {"size": 0}, {"size": "x"}, {"size": 1, "name": "n"}):
+        stack.api.post("/os-volumes", {"volume": wrong}, as_=OWNER, status=400)
+    stack.api.post("/os-volumes", {"volume": {"size": 1}}, as_="reader@project-1", status=403)
+
+
 def test_a_volume_grows_under_its_guest(stack: Stack) -> None:
     server_id, volume_id = stack.server(), stack.plane.make()
     stack.attach(server_id, volume_id)

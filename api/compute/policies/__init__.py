@@ -14,10 +14,11 @@ from api.compute.policies import (
     server_groups,
     server_parts,
     servers,
+    volumes,
 )
 from core.policy import BASE_RULES
 
-MODULES = (flavors, keypairs, quotas, hosts, server_groups, records, servers, server_parts, networks)
+MODULES = (flavors, keypairs, quotas, hosts, server_groups, records, servers, server_parts, networks, volumes)
 
 
 def all_rules() -> list[oslo_policy.RuleDefault]:

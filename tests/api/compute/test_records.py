@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import json
 
 import pytest
 
+from api.common.operations import Operation
 from api.compute.gone import GoneController
 from api.compute.services import ComputeServices
 from api.compute.usage_audit_log import last_month
@@ -92,15 +94,20 @@ def test_external_events(api: Api, services: ComputeServices) -> None:
 
 
 @pytest.mark.parametrize(
-    "found", GoneController(None).operations(), ids=lambda found: f"{found.method} {found.path}"
+    "found",
+    GoneController(None).operations(),
+    ids=lambda found: f"{found.method} {found.path} {found.action or ''}".rstrip(),
 )
-def test_gone(api: Api, found: object) -> None:
-    path = getattr(found, "path").replace("{", "").replace("}", "")  # noqa: B009 - typed as object
+def test_gone(api: Api, found: Operation) -> None:
+    path = found.path.replace("{", "").replace("}", "")
+    body = json.dumps({found.action: {}}).encode() if found.action else b""
     answer = api.app.request(
         f"/v2.1{path}",
-        method=getattr(found, "method"),  # noqa: B009
+        method=found.method,
         headers={"X-Auth-Token": MEMBER},
-        status=getattr(found, "status"),  # noqa: B009
+        body=body,
+        content_type="application/json" if body else None,
+        status=410,
     )
     (fault,) = answer.json.values()
     assert fault["code"] == answer.status_int

@@ -14,7 +14,7 @@ from db import cell_schema, global_schema
 from db.types import now
 from tests.api.compute.conftest import ADMIN, MEMBER, OTHER, READER, Api
 from tests.api.compute.fakes import IMAGE
-from tests.api.compute.server_tools import boot, booted, intents_of, make_flavor, place
+from tests.api.compute.server_tools import body, boot, booted, intents_of, make_flavor, place
 
 
 @pytest.fixture(autouse=True)
@@ -159,6 +159,17 @@ def test_foreign_and_unknown_servers_are_404(api: Api, services: ComputeServices
         api.put(path, {"server": {"name": "x"}}, as_=OTHER, status=404)
     api.delete(f"/servers/{server_id}", as_=READER, status=403)
     assert api.get(f"/servers/{server_id}", as_="admin@p9").json["server"]["id"] == server_id
+
+
+def test_servers_under_the_older_path(api: Api, services: ComputeServices) -> None:
+    made = api.post("/os-volumes_boot", body(), as_=MEMBER, status=202).json["server"]["id"]
+    other = booted(api, services)
+    for path in ("/os-volumes_boot", "/os-volumes_boot/detail"):
+        assert {each["id"] for each in api.get(path).json["servers"]} == {made, other}
+    api.post(f"/os-volumes_boot/{other}/action", {"os-stop": None}, status=202)
+    api.post(f"/os-volumes_boot/{other}/action", {"lock": None}, status=400)
+    api.delete(f"/os-volumes_boot/{made}", status=204)
+    api.get(f"/os-volumes_boot/{made}", status=404)
 
 
 def test_update(api: Api, services: ComputeServices) -> None:
