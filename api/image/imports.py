@@ -22,17 +22,12 @@ from image.imports import METHODS
 _BINARY = "application/octet-stream"
 _IMPORT = v.obj(
     {
-        "method": {
-            "type": "object",
-            "properties": {"name": {"type": "string"}, "uri": {"type": "string", "maxLength": 2048}},
-            "required": ["name"],
-        },
+        "method": v.obj({"name": {"type": "string"}, "uri": {"type": "string", "maxLength": 2048}}, ["name"]),
         "stores": {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True},
         "all_stores": {"type": "boolean"},
         "all_stores_must_succeed": {"type": "boolean"},
     },
     ["method"],
-    additional=True,
 )
 _FROM = {"glance-direct": "uploading", "web-download": "queued", "copy-image": "active"}
 _STATUSES = {

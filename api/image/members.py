@@ -14,12 +14,8 @@ from core.errors import Forbidden, NotFound, TooLarge
 from db import images
 from db.images import Image
 
-_CREATE = {
-    "type": "object",
-    "properties": {"member": {"type": "string", "minLength": 1, "maxLength": 255}},
-    "required": ["member"],
-}
-_UPDATE = v.obj({"status": {"enum": MEMBER_STATUSES}}, ["status"], additional=True)
+_CREATE = v.obj({"member": {"type": "string", "minLength": 1, "maxLength": 255}}, ["member"])
+_UPDATE = v.obj({"status": {"enum": MEMBER_STATUSES}}, ["status"])
 
 
 class MembersController(Controller):

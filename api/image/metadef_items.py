@@ -21,7 +21,7 @@ from api.image.metadef_common import (
 from api.image.metadef_schemas import OBJECT as OBJECT_SCHEMA
 from api.image.metadef_schemas import PROPERTY as PROPERTY_SCHEMA
 from api.image.metadef_schemas import TAG as TAG_SCHEMA
-from api.image.metadef_schemas import TAGS_REQUEST
+from api.image.metadef_schemas import TAGS_REQUEST, request
 from api.image.services import ImageServices
 from core.errors import BadRequest, NotFound
 from db import metadefs
@@ -32,6 +32,7 @@ _PATH = "/metadefs/namespaces/{namespace}"
 _OBJECTS, _PROPERTIES, _TAGS = f"{_PATH}/objects", f"{_PATH}/properties", f"{_PATH}/tags"
 _OBJECT, _PROPERTY = f"{_OBJECTS}/{{object_name}}", f"{_PROPERTIES}/{{property_name}}"
 _TAG = f"{_TAGS}/{{tag_name}}"
+_OBJECT_BODY, _PROPERTY_BODY = request(OBJECT_SCHEMA), request(PROPERTY_SCHEMA)
 
 
 class _Items(Controller):
@@ -98,9 +99,7 @@ class MetadefObjectsController(_Items):
         shown = [object_view(namespace, row) for row in found]
         return paged(call, "objects", path, page, [row["name"] for row in found], shown)
 
-    @operation(
-        "POST", _OBJECTS, policy="add_metadef_object", late_policy=True, status=201, body=OBJECT_SCHEMA
-    )
+    @operation("POST", _OBJECTS, policy="add_metadef_object", late_policy=True, status=201, body=_OBJECT_BODY)
     def create(self, call: Call) -> dict[str, Any]:
         """Define an object."""
         body = accept(call.body, "name")
@@ -111,7 +110,7 @@ class MetadefObjectsController(_Items):
         """Show an object."""
         return object_view(*self._get(call, OBJECT, self._name(call, "object_name")))
 
-    @operation("PUT", _OBJECT, policy="modify_metadef_object", late_policy=True, body=OBJECT_SCHEMA)
+    @operation("PUT", _OBJECT, policy="modify_metadef_object", late_policy=True, body=_OBJECT_BODY)
     def update(self, call: Call) -> dict[str, Any]:
         """Replace an object."""
         name = self._name(call, "object_name")
@@ -147,7 +146,7 @@ class MetadefPropertiesController(_Items):
         policy="add_metadef_property",
         late_policy=True,
         status=201,
-        body=PROPERTY_SCHEMA,
+        body=_PROPERTY_BODY,
     )
     def create(self, call: Call) -> dict[str, Any]:
         """Define a property."""
@@ -171,7 +170,7 @@ class MetadefPropertiesController(_Items):
             found = metadefs.item(connection, namespace, PROPERTY, name.removeprefix(prefix))
         return property_view(found, prefix)
 
-    @operation("PUT", _PROPERTY, policy="modify_metadef_property", late_policy=True, body=PROPERTY_SCHEMA)
+    @operation("PUT", _PROPERTY, policy="modify_metadef_property", late_policy=True, body=_PROPERTY_BODY)
     def update(self, call: Call) -> dict[str, Any]:
         """Replace a property."""
         name = self._name(call, "property_name")

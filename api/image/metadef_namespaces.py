@@ -24,7 +24,7 @@ from api.image.metadef_common import (
     target,
     times,
 )
-from api.image.metadef_schemas import NAMESPACE, RESOURCE_TYPE
+from api.image.metadef_schemas import NAMESPACE, READ_ONLY, RESOURCE_TYPE, request
 from api.image.services import ImageServices
 from core.errors import BadRequest, Forbidden
 from db import metadefs
@@ -33,6 +33,7 @@ from db.sessions import retrying
 
 _PATH = "/metadefs/namespaces/{namespace}"
 _TYPES = f"{_PATH}/resource_types"
+_REQUEST = request(NAMESPACE)
 
 
 class MetadefNamespacesController(Controller):
@@ -60,7 +61,7 @@ class MetadefNamespacesController(Controller):
         policy="add_metadef_namespace",
         late_policy=True,
         status=201,
-        body=NAMESPACE,
+        body=_REQUEST,
     )
     def create(self, call: Call) -> dict[str, Any]:
         """Create a namespace, with what it defines if the body has that."""
@@ -128,7 +129,7 @@ class MetadefNamespacesController(Controller):
             prefix = prefix_for(namespace, resource_type) if resource_type is not None else ""
             return self._whole(connection, namespace, prefix)
 
-    @operation("PUT", _PATH, policy="modify_metadef_namespace", late_policy=True, body=NAMESPACE)
+    @operation("PUT", _PATH, policy="modify_metadef_namespace", late_policy=True, body=_REQUEST)
     def update(self, call: Call) -> dict[str, Any]:
         """Replace the attributes of a namespace; what it defines stays."""
         values = self._values(call, accept(call.body, "namespace"))
@@ -219,7 +220,7 @@ def _named(found: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     name = found.get("name", "")
     if not name.strip() or len(name) > 255:
         raise BadRequest("What a namespace defines must have a name of 1 to 255 characters.")
-    return name, {key: value for key, value in found.items() if key != "name"}
+    return name, {key: value for key, value in found.items() if key not in ("name", *READ_ONLY)}
 
 
 def _association(found: dict[str, Any]) -> dict[str, Any]:

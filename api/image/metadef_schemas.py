@@ -133,6 +133,7 @@ TAGS_REQUEST: dict[str, Any] = {
     "additionalProperties": False,
 }
 """What POST …/tags takes; upstream shows no schema of it."""
+READ_ONLY = ("created_at", "updated_at", "self", "schema")
 RESOURCE_TYPE = _item(
     "resource_type_association",
     {
@@ -170,3 +171,28 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
     "resource_types": _collection("resource_type_associations", RESOURCE_TYPE),
 }
 """By the last segment of /v2/schemas/metadefs/…."""
+
+
+def request(document: dict[str, Any]) -> dict[str, Any]:
+    """What a request is checked against: the document, with unknown keys refused at every depth.
+
+    The parts of a namespace may come with what only the service sets: a client sends what it has read.
+    """
+    closed = _closed(document)
+    for name in ("resource_type_associations", "objects", "tags") if document is NAMESPACE else ():
+        part = closed["properties"][name]["items"]
+        part["properties"] = {**dict.fromkeys(READ_ONLY, {}), **part["properties"]}
+    return closed
+
+
+def _closed(schema: dict[str, Any]) -> dict[str, Any]:
+    result = dict(schema)
+    for key in ("properties", "definitions"):
+        if key in schema:
+            result[key] = {name: _closed(found) for name, found in schema[key].items()}
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            result[key] = _closed(schema[key])
+    if "properties" in schema:
+        result.setdefault("additionalProperties", False)
+    return result

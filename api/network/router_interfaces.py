@@ -16,7 +16,7 @@ from db import routers as db_routers
 from db import subnets as db_subnets
 from db.network_errors import conflict
 
-BODY = v.obj({"subnet_id": a.or_null(a.string(36)), "port_id": a.or_null(a.string(36))}, additional=True)
+BODY = v.obj({"subnet_id": a.or_null(a.string(36)), "port_id": a.or_null(a.string(36))})
 Row = dict[str, Any]
 
 

@@ -276,7 +276,7 @@ class AttachmentsController(Controller):
         _PATH + "/action",
         policy="volume:attachment_complete",
         action="os-complete",
-        body=v.obj({"os-complete": {"type": ["object", "null", "string"]}}, ["os-complete"]),
+        body=schemas.empty("os-complete"),
         since="3.44",
         status=204,
         late_policy=True,

@@ -122,6 +122,12 @@ def _lists_volumes(call: Call) -> bool:
     return common.strict_truth(call.first("list_volume", "false"), "list_volume")
 
 
+_FAILOVER = schemas.wrapped(
+    "failover_replication",
+    {"allow_attached_volume": v.BOOLEAN, "secondary_backend_id": schemas.MAYBE_TEXT},
+)
+
+
 class GroupsController(Controller):
     """The groups of a project."""
 
@@ -396,7 +402,7 @@ class GroupsController(Controller):
         since="3.38",
         status=202,
         late_policy=True,
-        body=schemas.action("enable_replication", {"type": ["object", "null"]}),
+        body=schemas.empty("enable_replication"),
     )
     @operation(
         "POST",
@@ -406,7 +412,7 @@ class GroupsController(Controller):
         since="3.38",
         status=202,
         late_policy=True,
-        body=schemas.action("disable_replication", {"type": ["object", "null"]}),
+        body=schemas.empty("disable_replication"),
     )
     @operation(
         "POST",
@@ -416,7 +422,7 @@ class GroupsController(Controller):
         since="3.38",
         status=202,
         late_policy=True,
-        body=schemas.action("failover_replication", {"type": ["object", "null"]}),
+        body=_FAILOVER,
     )
     @operation(
         "POST",
@@ -425,7 +431,7 @@ class GroupsController(Controller):
         action="list_replication_targets",
         since="3.38",
         late_policy=True,
-        body=schemas.action("list_replication_targets", {"type": ["object", "null"]}),
+        body=schemas.empty("list_replication_targets"),
     )
     def replication(self, call: Call) -> None:
         """Change or show replication: refused, as upstream refuses it for groups that are not replicated."""
