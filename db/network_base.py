@@ -110,7 +110,8 @@ def visible_to(model: Model, viewer: Viewer) -> Condition:
     if viewer.everything:
         return sa.true()
     if "project_id" not in model.table.c:
-        return sa.false()  # what is nobody's (agents) is the administrators'
+        # what is nobody's is the administrators' (agents), unless the model says otherwise
+        return model.visible(viewer) if model.visible is not None else sa.false()
     own: Condition = model.table.c.project_id == viewer.project_id
     if model.visible is not None:
         return sa.or_(own, model.visible(viewer))

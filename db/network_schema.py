@@ -271,6 +271,27 @@ def _security(metadata: sa.MetaData) -> None:
         sa.Index("ix_security_group_rules_remote_address_group_id", "remote_address_group_id"),
         **table_options(),
     )
+    # what new groups begin with; no foreign keys: the groups that a rule names may go
+    sa.Table(
+        "default_security_group_rules",
+        metadata,
+        sa.Column("id", Uuid, primary_key=True),
+        sa.Column("description", sa.String(1024), nullable=False, default=""),
+        sa.Column("direction", sa.String(8), nullable=False),
+        sa.Column("ethertype", sa.String(8), nullable=False),
+        sa.Column("protocol", sa.String(40)),
+        sa.Column("port_range_min", sa.Integer),
+        sa.Column("port_range_max", sa.Integer),
+        sa.Column("remote_ip_prefix", Address),
+        sa.Column("remote_group_id", Uuid, comment="PARENT: the group that the rule will be in"),
+        sa.Column("remote_address_group_id", Uuid),
+        flag("used_in_default_sg", False),
+        flag("used_in_non_default_sg", True),
+        sa.Column(
+            "marker", sa.Boolean, nullable=False, default=False, comment="no rule: upstream's are rows"
+        ),
+        **table_options(),
+    )
     sa.Table(
         "port_security_groups",
         metadata,
@@ -298,6 +319,9 @@ def _routers(metadata: sa.MetaData) -> None:
         sa.Column("routes", Json, nullable=False, default=list),
         sa.Column("availability_zone_hints", Json, nullable=False, default=list),
         sa.Column("host", Name, nullable=False, default="", comment="where its namespace is"),
+        sa.Column(
+            "unscheduled", sa.Boolean, nullable=False, default=False, comment="taken off its host by hand"
+        ),
         sa.Index("ix_routers_project_id", "project_id", "name"),
         sa.Index("ix_routers_host", "host"),
         sa.Index("ix_routers_qos_policy_id", "qos_policy_id"),

@@ -14,6 +14,7 @@ from db import addresses, network_changes
 from db import network_base as base
 from db.network_base import TABLES, Viewer
 from db.network_errors import bad_request, conflict, not_found
+from db.routing import GATEWAY, INTERFACE
 
 ports = TABLES["ports"]
 networks = TABLES["networks"]
@@ -22,7 +23,11 @@ ip_allocations = TABLES["ip_allocations"]
 port_bindings = TABLES["port_bindings"]
 port_security_groups = TABLES["port_security_groups"]
 security_groups = TABLES["security_groups"]
+routers = TABLES["routers"]
 UNBOUND = {"vif_type": "unbound", "vif_details": {}}
+WIRED = {"vif_type": "bridge", "vif_details": {}}
+DISTRIBUTED = {"vif_type": "distributed", "vif_details": {}}
+DHCP = "network:dhcp"
 _MAC_ATTEMPTS = 16
 
 
@@ -47,6 +52,34 @@ def _expand(connection: sa.Connection, rows: Sequence[dict[str, Any]], viewer: V
         sa.select(port_bindings).where(port_bindings.c.port_id.in_(ids), port_bindings.c.status == "ACTIVE")
     ).mappings():
         by_id[binding["port_id"]]["binding"] = dict(binding)
+    _expand_own(connection, rows)
+
+
+def _expand_own(connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """haneul's own ports have no bindings: a router's legs are where it is, a DHCP port on all hosts."""
+    legs = [row for row in rows if row["device_owner"] in (INTERFACE, GATEWAY)]
+    hosts: dict[str, str] = {}
+    if legs:
+        ids = {row["device_id"] for row in legs}
+        found = sa.select(routers.c.id, routers.c.host).where(routers.c.id.in_(ids), routers.c.host != "")
+        hosts = dict(connection.execute(found).tuples().all())
+    for row in legs:
+        if row["device_id"] in hosts:
+            row.update(binding_host=hosts[row["device_id"]], binding=WIRED)
+    for row in rows:
+        if row["device_owner"] == DHCP and row["binding"] is UNBOUND:
+            row["binding"] = DISTRIBUTED
+
+
+def _host_filter(values: Sequence[str], _viewer: Viewer) -> base.Condition:
+    leg = sa.and_(
+        ports.c.device_owner.in_([INTERFACE, GATEWAY]),
+        sa.exists().where(routers.c.id == ports.c.device_id, base.matches(routers.c.host, values)),
+    )
+    bound = sa.and_(
+        base.matches(ports.c.binding_host, values), ports.c.device_owner.not_in([INTERFACE, GATEWAY])
+    )
+    return sa.or_(bound, leg)
 
 
 def _fixed_ips_filter(values: Sequence[str], _viewer: Viewer) -> base.Condition:
@@ -100,6 +133,7 @@ MODEL = base.Model(
     filters={
         "fixed_ips": _fixed_ips_filter,
         "security_groups": _group_filter,
+        "binding:host_id": _host_filter,
         "binding:vif_type": _vif_type_filter,
     },
     expand=_expand,

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from oslo_db import exception as db_exc
 
+from db import default_security_group_rules
 from db import network_base as base
 from db.network_base import TABLES, Viewer
 from db.network_errors import conflict, not_found
@@ -93,22 +94,13 @@ RULE_MODEL = base.Model(
 )
 
 
-def _own_rules(project_id: str, group_id: str, *, default: bool) -> list[dict[str, Any]]:
-    """Upstream's: out everything; in, for the default group, from members of the group."""
-    result = []
-    for ethertype in ("IPv4", "IPv6"):
-        common = {"project_id": project_id, "security_group_id": group_id, "ethertype": ethertype}
-        result.append({**common, "direction": "egress"})
-        if default:
-            result.append({**common, "direction": "ingress", "remote_group_id": group_id})
-    return result
-
-
 def create(connection: sa.Connection, values: Mapping[str, Any]) -> str:
     """A group with its first rules. :raises Conflict: a second default group."""
     default = values.get("default_of") is not None
     identifier = base.insert(connection, groups, values)
-    for rule in _own_rules(values["project_id"], identifier, default=default):
+    for rule in default_security_group_rules.rules_for(
+        connection, values["project_id"], identifier, default=default
+    ):
         _insert_rule(connection, rule)
     return identifier
 

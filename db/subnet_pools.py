@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from db import network_base as base
 from db.network_base import TABLES
 from db.network_errors import bad_request, conflict
+from db.rows import rows_of
 
 pools = TABLES["subnet_pools"]
 scopes = TABLES["address_scopes"]
@@ -114,6 +115,28 @@ def allocate(
         "SubnetAllocationError",
         f"Failed to allocate subnet: Insufficient prefix space to allocate subnet size /{length}.",
     )
+
+
+def onboard(connection: sa.Connection, pool: Mapping[str, Any], network_id: str) -> list[dict[str, Any]]:
+    """Make a network's subnets (of the pool's IP version) the pool's; which they are.
+
+    Whoever calls makes the pool's prefixes hold them. :raises BadRequest: one overlaps a subnet of the pool.
+    """
+    base.change(connection, pools, pool["id"], {})
+    taken = used(connection, pool["id"])
+    mine = sa.select(subnets).where(
+        subnets.c.network_id == network_id, subnets.c.ip_version == pool["ip_version"]
+    )
+    found = rows_of(connection, mine.order_by(subnets.c.id))
+    for subnet in found:
+        if any(ipaddress.ip_network(subnet["cidr"]).overlaps(other) for other, _ in taken):
+            raise bad_request(
+                "IllegalSubnetPoolUpdate",
+                f"Illegal subnetpool update : Onboarding subnet {subnet['id']}: {subnet['cidr']} conflicts with"
+                f" allocated prefixes in subnet pool {pool['id']}.",
+            )
+        base.change(connection, subnets, subnet["id"], {"subnetpool_id": pool["id"]})
+    return found
 
 
 def _check_quota(

@@ -1,26 +1,32 @@
-"""Which agents serve a network or a router, and the other way round: lists only.
+"""Which agents serve a network or a router, and the other way round; routers put on agents by hand.
 
-haneul places routers itself, and every host serves DHCP to its own guests: so nothing is put on an agent
-or taken from it by hand, and upstream's extensions that promise this are not among ``/extensions``.
+Conductors place routers (``db.router_placement``); one that an administrator takes off its agent stays nowhere until it
+is put on one again. Every host serves DHCP to its own guests: so no network is put on a DHCP agent or taken
+from it, and upstream's extension that promises this is not among ``/extensions``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import sqlalchemy as sa
 
+from api.common import validation as v
 from api.common.operations import Call, Controller, operation
+from api.network import attributes as a
 from api.network import common
 from api.network.agents import AgentsController
 from api.network.networks import NetworksController
 from api.network.routers import RoutersController
-from db import network_agents, network_hosts
+from db import network_agents, network_hosts, router_placement
 from db import network_base as base
 from db import networks as db_networks
 from db import routers as db_routers
+from db.network_errors import not_found
+from db.sessions import retrying
 
+_ROUTER = v.obj({"router_id": a.UUID}, ["router_id"])
 Row = dict[str, Any]
 agents = network_agents.agents
 
@@ -79,3 +85,36 @@ class AgentSchedulersController(Controller):
                 mine = db_routers.MODEL.table.c.host == agent["host"]
                 rows = base.page(connection, db_routers.MODEL, base.GOD, extra=[mine])
             return {"routers": [views.view(call, row) for row in rows]}
+
+    def _on_agent(
+        self, call: Call, router_id: str, change: Callable[[sa.Connection, Row, Row], None]
+    ) -> None:
+        """Change which host a router is on. :raises NotFound: no such L3 agent, no such router."""
+
+        def run() -> None:
+            with self.services.databases.global_.write() as connection:
+                agent = self._agent(call, connection, network_agents.L3_AGENT)
+                if agent is None:
+                    raise not_found("InvalidL3Agent", "L3 Agent", call.params["id"])
+                viewer = common.viewer_of(call)
+                change(
+                    connection, base.find(connection, db_routers.MODEL, router_id, viewer, lock=True), agent
+                )
+
+        retrying(run)()
+
+    @operation("POST", "/agents/{id}/l3-routers", policy="create_l3-router", body=_ROUTER, status=201)
+    def add_router(self, call: Call) -> None:
+        """Put a router on an L3 agent's host."""
+        alive_since = network_agents.alive_since(self.services.options.agent_down_time)
+
+        def change(connection: sa.Connection, router: Row, agent: Row) -> None:
+            alive = agent["admin_state_up"] and agent["heartbeat_timestamp"] >= alive_since
+            router_placement.put(connection, router, agent, alive)
+
+        self._on_agent(call, call.body["router_id"], change)
+
+    @operation("DELETE", "/agents/{id}/l3-routers/{router_id}", policy="delete_l3-router", status=204)
+    def remove_router(self, call: Call) -> None:
+        """Take a router off an L3 agent's host."""
+        self._on_agent(call, call.params["router_id"], router_placement.take_off)

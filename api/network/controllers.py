@@ -8,6 +8,7 @@ from api.common.operations import Controller
 from api.network.agent_schedulers import AgentSchedulersController
 from api.network.agents import AgentsController, AvailabilityZonesController, IpAvailabilityController
 from api.network.auto_allocated_topology import AutoAllocatedTopologyController
+from api.network.default_security_group_rules import DefaultSecurityGroupRulesController
 from api.network.extensions import ExtensionsController
 from api.network.floating_ips import FloatingIpsController, PortForwardingsController
 from api.network.networks import NetworksController
@@ -43,6 +44,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     PortTraceController,
     SecurityGroupsController,
     SecurityGroupRulesController,
+    DefaultSecurityGroupRulesController,
     AddressGroupsController,
     RoutersController,
     FloatingIpsController,

@@ -31,6 +31,7 @@ EXTENSIONS: dict[str, tuple[str, str]] = {
     "floating-ip-port-forwarding": ("Floating IP port forwarding", "Single ports of a floating IP"),
     "floating-ip-port-forwarding-description": ("Port forwarding description", "A text of each"),
     "ip-substring-filtering": ("IP address substring filtering", "Ports by a part of an address"),
+    "l3_agent_scheduler": ("L3 Agent Scheduler", "Routers put on hosts by hand"),
     "net-mtu": ("Network MTU", "The MTU of a network"),
     "net-mtu-writable": ("Network MTU (writable)", "It may be set"),
     "network-ip-availability": ("Network IP Availability", "How many addresses are left"),
@@ -57,6 +58,7 @@ EXTENSIONS: dict[str, tuple[str, str]] = {
     "revision-if-match": ("If-Match constraints based on revision_number", "412 when it changed"),
     "router": ("Neutron L3 Router", "Routers and floating IPs"),
     "security-group": ("security-group", "What may reach a port"),
+    "security-groups-default-rules": ("Default rules of security groups", "What new groups begin with"),
     "security-groups-normalized-cidr": ("Normalized CIDR of rules", "The network of a prefix"),
     "security-groups-remote-address-group": ("Remote address group", "Rules that name address groups"),
     "security-groups-shared-filtering": ("Shared security groups filter", "shared=True"),
@@ -69,6 +71,7 @@ EXTENSIONS: dict[str, tuple[str, str]] = {
     "standard-attr-timestamp": ("Resource timestamps", "created_at and updated_at"),
     "stateful-security-group": ("Stateful security group", "Connection tracking, on or off"),
     "subnet-service-types": ("Subnet service types", "Subnets for some device owners"),
+    "subnet_onboard": ("Subnet Onboard", "Subnets taken into a pool"),
     "subnet_allocation": ("Subnet Allocation", "Subnets from pools"),
     "subnetpool-prefix-ops": ("Subnet Pool Prefix Operations", "Prefixes added and taken"),
 }

@@ -15,8 +15,9 @@ from api.network.attributes import MISSING, Attr
 from api.network.resource import Row
 from api.network.shared_resource import SharedResourceController
 from db import network_base as base
+from db import networks as db_networks
 from db import subnet_pools as db_subnet_pools
-from db.network_errors import bad_request, conflict
+from db.network_errors import bad_request, conflict, forbidden
 from db.sessions import retrying
 
 _LENGTH = a.or_null(a.integer(0, 128))
@@ -38,6 +39,7 @@ SCOPE_ATTRIBUTES: dict[str, Attr] = {
     "ip_version": Attr({"enum": [4, 6, "4", "6"]}, put=False, default=MISSING, convert=a.whole),
     "shared": a.boolean(False, create_rule=True, update_rule=True),
 }
+_ONBOARD = v.obj({"network_id": a.UUID}, ["network_id"])
 _CHANGE = v.obj({"prefixes": _PREFIXES}, ["prefixes"])
 
 
@@ -182,6 +184,33 @@ class SubnetPoolsController(SharedResourceController):
     def remove_prefixes(self, call: Call) -> Row:
         """Take prefixes out of a subnet pool."""
         return self._change_prefixes(call, "remove_prefixes", add=False)
+
+    @operation(
+        "PUT",
+        "/subnetpools/{id}/onboard_network_subnets",
+        policy="onboard_network_subnets",
+        body=_ONBOARD,
+        late_policy=True,
+    )
+    def onboard(self, call: Call) -> Any:
+        """Take a network's subnets into a subnet pool: its prefixes grow by theirs."""
+
+        def run() -> Any:
+            with self.database.write() as connection:
+                viewer = common.viewer_of(call)
+                network = base.find(connection, db_networks.MODEL, call.body["network_id"], viewer, lock=True)
+                row = base.find(connection, self.model, self._id(call), viewer, lock=True)
+                call.authorize(self.target(call, connection, row), "onboard_network_subnets")
+                if not common.is_elevated(call) and network["project_id"] != viewer.project_id:
+                    # who sees a network that others share must not take its subnets
+                    raise forbidden("NotAuthorized", "Not authorized.")
+                taken = db_subnet_pools.onboard(connection, row, network["id"])
+                new = _networks([*row["prefixes"], *(subnet["cidr"] for subnet in taken)])
+                self._check(call, connection, {**row, "prefixes": new})
+                base.change(connection, self.model.table, row["id"], {"prefixes": new})
+                return [{"id": subnet["id"], "cidr": subnet["cidr"]} for subnet in taken]
+
+        return retrying(run)()
 
 
 def _cover(outer: list[str], inner: list[str]) -> bool:

@@ -208,3 +208,48 @@ def test_who_serves_what(plane: Plane) -> None:
     )
     assert plane.api.get(f"/routers/{router}")["router"]["availability_zones"] == ["nova"]
     plane.api.request("get", f"/routers/{router}/l3-agents", status=403)
+
+
+def test_a_router_is_put_on_another_host_by_hand(plane: Plane) -> None:
+    network = plane.api.network()["id"]
+    subnet = plane.api.subnet(network)["id"]
+    router = plane.api.post("/routers", {"router": {}})["router"]["id"]
+    leg = plane.api.put(f"/routers/{router}/add_router_interface", {"subnet_id": subnet})["port_id"]
+
+    def host() -> str | None:
+        found = plane.api.get(f"/routers/{router}/l3-agents", as_=ADMIN)["agents"]
+        return found[0]["host"] if found else None
+
+    old = wait_for(host, "the router is placed")
+    (new,) = {"h1", "h2"} - {old}
+    agents = {
+        agent["host"]: agent["id"]
+        for agent in plane.api.get("/agents?agent_type=L3 agent", as_=ADMIN)["agents"]
+    }
+    port = plane.api.get(f"/ports/{leg}", as_=ADMIN)["port"]
+    assert (port["binding:host_id"], port["binding:vif_type"]) == (old, "bridge")
+    wait_for(lambda: router in plane.hosts[old].agent.state.routers, "it is there")
+    there, elsewhere = f"/agents/{agents[old]}/l3-routers", f"/agents/{agents[new]}/l3-routers"
+    body = {"router_id": router}
+    plane.api.refused("post", elsewhere, body, 409, "RouterHostedByL3Agent", as_=ADMIN)
+    plane.api.refused("delete", f"{elsewhere}/{router}", None, 409, "RouterNotHostedByL3Agent", as_=ADMIN)
+    plane.api.request("post", elsewhere, body, status=403)
+    plane.api.request("delete", f"{there}/{router}", status=204, as_=ADMIN)
+    wait_for(lambda: router not in plane.hosts[old].agent.state.routers, "it has left")
+    # the conductor looks at this router, and leaves it where it is: nowhere
+    plane.api.put(f"/routers/{router}", {"router": {"admin_state_up": False}})
+    assert plane.api.get(f"/ports/{leg}", as_=ADMIN)["port"]["binding:host_id"] == ""
+    assert host() is None
+    plane.api.request("post", elsewhere, body, status=201, as_=ADMIN)
+    wait_for(lambda: router in plane.hosts[new].agent.state.routers, "it is on the other host")
+    assert host() == new
+    found = plane.api.get(f"/ports?binding:host_id={new}&device_id={router}", as_=ADMIN)["ports"]
+    assert [each["id"] for each in found] == [leg]
+    (dhcp,) = plane.api.get(f"/ports?network_id={network}&device_owner=network:dhcp", as_=ADMIN)["ports"]
+    assert (dhcp["status"], dhcp["binding:vif_type"], dhcp["binding:host_id"]) == (
+        "ACTIVE",
+        "distributed",
+        "",
+    )
+    l2 = plane.api.get("/agents?agent_type=DHCP agent", as_=ADMIN)["agents"][0]["id"]
+    plane.api.refused("post", f"/agents/{l2}/l3-routers", body, 404, "InvalidL3Agent", as_=ADMIN)

@@ -10,6 +10,13 @@ RULES = [
     rule("get_l3-agents", ADMIN, "List a router's L3 agents.", ("GET", "/routers/{id}/l3-agents")),
     rule("get_dhcp-networks", ADMIN, "List a DHCP agent's networks.", ("GET", "/agents/{id}/dhcp-networks")),
     rule("get_l3-routers", ADMIN, "List an L3 agent's routers.", ("GET", "/agents/{id}/l3-routers")),
+    rule("create_l3-router", ADMIN, "Put a router on an L3 agent.", ("POST", "/agents/{id}/l3-routers")),
+    rule(
+        "delete_l3-router",
+        ADMIN,
+        "Take a router off an L3 agent.",
+        ("DELETE", "/agents/{id}/l3-routers/{router_id}"),
+    ),
     rule("get_port_trace", ADMIN, "Show the path of a port's packets.", ("GET", "/ports/{id}/trace")),
     rule("get_extension", ANYONE, "List extensions.", ("GET", "/extensions")),
     rule("get_service_provider", ANYONE, "List providers of services.", ("GET", "/service-providers")),

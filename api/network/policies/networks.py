@@ -59,6 +59,12 @@ RULES = [
             "update": {"is_default": ADMIN},
         },
     ),
+    rule(
+        "onboard_network_subnets",
+        MEMBER,
+        "Take a network's subnets into a subnet pool.",
+        ("PUT", "/subnetpools/{id}/onboard_network_subnets"),
+    ),
     rule("add_prefixes", MEMBER, "Add prefixes to a subnet pool.", ("PUT", "/subnetpools/{id}/add_prefixes")),
     rule(
         "remove_prefixes",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.network.policies.base import MEMBER, READER, SHARED, rule, rules_of
+from api.network.policies.base import ADMIN, ANYONE, MEMBER, READER, SHARED, rule, rules_of
 
 _OWN_GROUP = "role:member and project_id:%(security_group:project_id)s"
 
@@ -15,6 +15,14 @@ RULES = [
         create=f"{MEMBER} or {_OWN_GROUP}",
         update=None,
         delete=f"{MEMBER} or {_OWN_GROUP}",
+    ),
+    *rules_of(
+        "default_security_group_rule",
+        "/default-security-group-rules",
+        get=ANYONE,
+        create=ADMIN,
+        update=None,
+        delete=ADMIN,
     ),
     *rules_of("address_group", "/address-groups", get=f"{READER} or {SHARED}"),
     rule("add_addresses", MEMBER, "Add addresses.", ("PUT", "/address-groups/{id}/add_addresses")),

@@ -198,3 +198,24 @@ def test_pools_of_a_scope_do_not_overlap(api: Api) -> None:
     api.refused("post", "/subnetpools", {"subnetpool": pool}, 409, "AddressScopePrefixConflict")
     api.refused("delete", f"/address-scopes/{scope['id']}", None, 409, "AddressScopeInUse")
     assert len(api.get("/subnetpools")["subnetpools"]) == 1
+
+
+def test_subnets_are_taken_into_a_pool(api: Api) -> None:
+    network = api.network()["id"]
+    mine = api.subnet(network, "10.1.0.0/24")
+    api.subnet(network, "2001:db8::/64")
+    body = {"subnetpool": {"name": "p", "prefixes": ["10.1.2.0/24"]}}
+    pool = api.post("/subnetpools", body)["subnetpool"]["id"]
+    path = f"/subnetpools/{pool}/onboard_network_subnets"
+    assert api.put(path, {"network_id": network}) == [{"id": mine["id"], "cidr": "10.1.0.0/24"}]
+    assert api.get(f"/subnets/{mine['id']}")["subnet"]["subnetpool_id"] == pool
+    assert api.get(f"/subnetpools/{pool}")["subnetpool"]["prefixes"] == ["10.1.0.0/24", "10.1.2.0/24"]
+    # what another subnet of the pool has can't be taken in
+    other = api.network()["id"]
+    api.subnet(other, "10.1.0.0/25")
+    api.refused("put", path, {"network_id": other}, 400, "IllegalSubnetPoolUpdate")
+    # nor what somebody else merely shares
+    shared = api.network(as_=ADMIN, shared=True)["id"]
+    api.subnet(shared, "10.9.0.0/24", as_=ADMIN)
+    api.request("put", path, {"network_id": shared}, status=403)
+    api.refused("put", path, {"network_id": api.network(as_=OTHER)["id"]}, 404, "NetworkNotFound")

@@ -7,7 +7,7 @@ from alembic import op
 
 from db.types import Json, LongText, Time
 
-revision = "0001_3bdfc6fe"
+revision = "0001_bcecd2f8"
 down_revision = None
 branch_labels = None
 depends_on = None
@@ -227,6 +227,35 @@ def upgrade() -> None:
     )
     op.create_index(
         "ix_decisions_server_id", "decisions", ["server_id", "created_at"], unique=False, if_not_exists=True
+    )
+    op.create_table(
+        "default_security_group_rules",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("description", sa.String(length=1024), nullable=False),
+        sa.Column("direction", sa.String(length=8), nullable=False),
+        sa.Column("ethertype", sa.String(length=8), nullable=False),
+        sa.Column("protocol", sa.String(length=40), nullable=True),
+        sa.Column("port_range_min", sa.Integer(), nullable=True),
+        sa.Column("port_range_max", sa.Integer(), nullable=True),
+        sa.Column("remote_ip_prefix", sa.String(length=64), nullable=True),
+        sa.Column(
+            "remote_group_id",
+            sa.String(length=36),
+            nullable=True,
+            comment="PARENT: the group that the rule will be in",
+        ),
+        sa.Column("remote_address_group_id", sa.String(length=36), nullable=True),
+        sa.Column("used_in_default_sg", sa.Boolean(), nullable=False),
+        sa.Column("used_in_non_default_sg", sa.Boolean(), nullable=False),
+        sa.Column("marker", sa.Boolean(), nullable=False, comment="no rule: upstream's are rows"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_default_security_group_rules")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
     )
     op.create_table(
         "flavors",
@@ -1766,6 +1795,7 @@ def upgrade() -> None:
         sa.Column("routes", Json(), nullable=False),
         sa.Column("availability_zone_hints", Json(), nullable=False),
         sa.Column("host", sa.String(length=255), nullable=False, comment="where its namespace is"),
+        sa.Column("unscheduled", sa.Boolean(), nullable=False, comment="taken off its host by hand"),
         sa.ForeignKeyConstraint(["gateway_port_id"], ["ports.id"], name=op.f("fk_routers_gateway_port_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_routers")),
         sa.UniqueConstraint("gateway_port_id", name=op.f("uq_routers_gateway_port_id")),
