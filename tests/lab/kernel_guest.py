@@ -1,19 +1,23 @@
 """Debian's generic kernel in QEMU, around this machine's own file system: for what a test machine's kernel lacks.
 
 Device-mapper, LIO, nvmet, VLANs: many machines that run tests have a kernel without them and no way to load
-modules.  virtme-ng boots another kernel with this root file system (9p, read only, with overlays that are
-forgotten over /etc, /var and /root), Python's environment included.  Under emulation a boot takes half a
-minute, so tests share one: ``run`` gives a pytest command to the guest and returns what it said.
+modules.  virtme-ng boots another kernel with this root file system, Python's environment included; what is
+written goes to memory and is forgotten.  Under emulation a boot takes half a minute and imports as long
+again, so tests share one guest: ``run`` gives it a pytest command and returns what that said.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +31,7 @@ INSIDE = "HANEUL_KERNEL_GUEST"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KERNEL = "linux-image-amd64"
 _ROOT = Path(__file__).resolve().parents[2]
+_SCRIPT = Path(__file__).with_suffix(".sh")
 _END = "KERNEL GUEST ENDED WITH"
 _PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "busybox": "busybox-static", "depmod": "kmod"}
 
@@ -77,42 +82,70 @@ def run(
 ) -> str:
     """Run pytest in a guest; what it printed. ``disks_gib``: empty disks, /dev/vda, /dev/vdb there.
 
-    ``work`` is where the script and the disk lie; the guest sees it, and can't write there.
+    ``work`` is where the disks and the output (``guest.log``) lie; the guest sees it as it was at its start.
 
     :raises AssertionError: with the output, if a test failed or the guest did not come to its end.
     """
-    script = work / "inside.sh"
-    # plugins that tests here do without take a minute of an emulated processor to import
-    arguments = " ".join(f"'{each}'" for each in pytest_arguments)
-    script.write_text(
-        f"cd {_ROOT}\n"
-        f"export {INSIDE}=1 PYTHONPATH={_ROOT} PYTHONDONTWRITEBYTECODE=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1"
-        f" HOME=/root TMPDIR=/tmp PATH={_PATH}\n"
-        "modprobe configfs; mount -t configfs configfs /sys/kernel/config 2>/dev/null\n"
-        "mount -t tmpfs tmpfs /tmp 2>/dev/null; ip link set lo up\n"
-        f"{sys.executable} -m pytest -v -p no:cacheprovider -p pytest_timeout --durations=8"
-        f" --basetemp=/tmp/pytest {arguments}\n"
-        f'echo "{_END} $?"\n'
-    )
+    kernel_image = kernel()
+    (modules,) = kernel_image.parents[1].glob("lib/modules/*")
+    # plugins that tests here do without take their time of an emulated processor to import
+    pytest = ["-m", "pytest", "-v", "-p", "no:cacheprovider", "-p", "pytest_timeout", "--durations=8"]
+    inside = [sys.executable, *pytest, "--basetemp=/run/pytest", *pytest_arguments]
+    environment = {
+        INSIDE: "1",
+        "PYTHONPATH": str(_ROOT),
+        "PYTHONUNBUFFERED": "1",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "HOME": "/root",
+        "TMPDIR": "/tmp",
+        "PATH": _PATH,
+    }
+    command = ["bash", str(_SCRIPT), str(modules), "env", "-C", str(_ROOT)]
+    command += [f"{name}={value}" for name, value in environment.items()]
+    command += ["bash", "-c", f'"$@"; echo "{_END} $?"', "bash", *inside]
     options = ["--disable-kvm", "--disable-microvm", "--force-9p", "--force-initramfs"]
-    options += ["--memory", memory, "--cpus", "2", "--user", "root"]
-    for folder in ("/etc", "/var", "/root"):
-        options += ["--overlay-rwdir", folder]
+    # one processor: two that are emulated wait for each other as soon as the machine has other things to do
+    options += ["--memory", memory, "--cpus", "1", "--user", "root", "--append", "mitigations=off"]
+    host = "-fsdev local,id=host,path=/,security_model=none,readonly=on,multidevs=remap"
+    options.append(f"--qemu-opts={host} -device virtio-9p-pci,fsdev=host,mount_tag=host")
     for number, size_gib in enumerate(disks_gib):
         disk = work / f"disk{number}.raw"
         with disk.open("wb") as file:
             file.truncate(size_gib << 30)
         options.append(f"--qemu-opts=-drive file={disk},format=raw,if=virtio,cache=unsafe,discard=unmap")
     vng = Path(sys.executable).with_name("vng")
-    done = subprocess.run(
-        [str(vng), "--run", str(kernel()), *options, "--exec", f"bash {script}"],
+    log = work / "guest.log"
+    # a pipe: QEMU opens its standard output once for each channel, and in a file they would write over each other
+    started = subprocess.Popen(
+        [str(vng), "--run", str(kernel_image), *options, "--exec", shlex.join(command)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=timeout_s,
-        check=False,
         env={**os.environ, "PATH": f"{vng.parent}:{_PATH}"},
+        start_new_session=True,
     )
-    said = done.stdout.decode(errors="replace")
+    assert started.stdout is not None
+    keeper = threading.Thread(target=_keep, args=(started.stdout.fileno(), log), daemon=True)
+    keeper.start()
+    late = ""
+    try:
+        started.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        late = f"\nno end in {timeout_s} s\n"
+    finally:
+        # it has children, QEMU among them
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)
+        started.wait()
+        keeper.join(10)
+        started.stdout.close()
+    said = log.read_text(errors="replace") + late
     assert f"{_END} 0" in said, said
     return said
+
+
+def _keep(pipe: int, log: Path) -> None:
+    """All that comes, at once: one may look at it meanwhile."""
+    with log.open("wb", buffering=0) as file:
+        while block := os.read(pipe, 65536):
+            file.write(block)

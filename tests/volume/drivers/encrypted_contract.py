@@ -91,6 +91,12 @@ def on_disk(driver: VolumeDriver, thing: Volume | Snapshot, needle: bytes) -> bo
 class EncryptedContract:
     """Behaviour that the worker and guests rely on."""
 
+    extent_bytes = 1
+    """what the backend's sizes are multiples of: a guest may see less than that more than was asked for"""
+
+    def fits(self, seen: int, size_gib: int) -> bool:
+        return size_gib << 30 <= seen < (size_gib << 30) + self.extent_bytes
+
     @pytest.fixture
     def own(self) -> str:
         return os.urandom(32).hex()
@@ -109,7 +115,7 @@ class EncryptedContract:
         assert driver.exists(made)
         with driver.open(made) as file:
             assert file.read(6) == b"LUKS\xba\xbe"
-        assert guest.size(made) == 1 << 30
+        assert self.fits(guest.size(made), 1)
         assert not Guest(driver, os.urandom(32).hex()).opens(made)
         guest.write(made, 0x41)
         guest.write(made, 0x5A, at=(1 << 30) - MIB)
@@ -121,7 +127,7 @@ class EncryptedContract:
         driver.create_from_snapshot(later, snapshot)
         assert driver.create(made) == location
         assert guest.holds(copy, 0x42) and guest.holds(copy, 0x5A, at=(1 << 30) - MIB)
-        assert guest.holds(later, 0x41) and guest.size(later) == 2 << 30
+        assert guest.holds(later, 0x41) and self.fits(guest.size(later), 2)
         guest.write(copy, 0x43)
         driver.revert(made, snapshot)
         assert guest.holds(made, 0x41) and guest.holds(copy, 0x43)
@@ -129,7 +135,7 @@ class EncryptedContract:
         driver.extend(made, 2)
         driver.extend(made, 2)
         grown = Volume(id=made.id, size_gib=2, header_bytes=made.header_bytes)
-        assert guest.size(grown) == 2 << 30 and guest.holds(grown, 0x41)
+        assert self.fits(guest.size(grown), 2) and guest.holds(grown, 0x41)
         guest.write(grown, 0x44, at=(2 << 30) - MIB)
         for each in (grown, copy, later):
             driver.delete(each)

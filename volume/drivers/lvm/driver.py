@@ -21,7 +21,7 @@ import logging
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,8 @@ class LvmDriver(VolumeDriver):
         for each in found.values():
             if each.name.startswith("volume-"):
                 self._finish_extension(each)
-        self._target.start({name: self._group.device(name) for name in found if name.startswith("volume-")})
+        # not every machine activates all that it has at its start
+        self._target.start(found, self._group.activate)
 
     def close(self) -> None:
         """Nothing is held; exports stay."""
@@ -100,7 +101,8 @@ class LvmDriver(VolumeDriver):
             if pool is None:
                 raise DriverError(f"thin pool {self._pool} is gone")
             total = pool.size_bytes
-            free = int(total * (100 - pool.data_percent) / 100)
+            # a pool whose metadata is full takes no more, whatever room there is for data
+            free = int(total * (100 - max(pool.data_percent, pool.metadata_percent)) / 100)
         else:
             space = self._group.space()
             total, free = space.total_bytes, space.free_bytes
@@ -124,9 +126,6 @@ class LvmDriver(VolumeDriver):
     def _name(thing: Volume | Snapshot) -> str:
         return f"_{thing.name}" if isinstance(thing, Snapshot) else thing.name
 
-    def _device(self, thing: Volume | Snapshot) -> Path:
-        return self._group.device(self._name(thing))
-
     def _location(self, volume: Volume) -> Location:
         return {"volume_group": self._group.name, "name": self._name(volume)}
 
@@ -142,7 +141,8 @@ class LvmDriver(VolumeDriver):
         # a name of this attempt's own: one whose lease ran out must not name what another has half filled
         new = f"{_NEW}{uuid.uuid4().hex[:8]}-{self._name(volume)}"
         with self._lock:
-            self._remove_unfinished(self._name(volume))  # what a crash left
+            for left in _unfinished(self._group.volumes(), self._name(volume)):  # what a crash left
+                self._group.remove(left)
             if source is not None:
                 self._group.snapshot_thin(new, source)
             elif self._thin:
@@ -156,18 +156,17 @@ class LvmDriver(VolumeDriver):
             self._group.remove(new)
             raise
 
-    def _remove_unfinished(self, name: str) -> None:
-        for each in self._group.volumes():
-            if each.startswith(_NEW) and each.endswith(name):
-                self._group.remove(each)
-
     # -- volumes ---------------------------------------------------------------------
 
     def create(self, volume: Volume) -> Location:
-        if not self.exists(volume):
+        if self.exists(volume):
+            return self._location(volume)
+        if self._thin:
+            # whole as soon as it is there
+            self._group.make_thin(self._name(volume), volume.size_bytes, self._pool)
+        else:
             with self._filled(volume) as (_, device):
-                if not self._thin:
-                    commands.zero(device, 0)
+                commands.zero(device, 0)
         return self._location(volume)
 
     def create_from_snapshot(self, volume: Volume, snapshot: Snapshot) -> Location:
@@ -201,9 +200,9 @@ class LvmDriver(VolumeDriver):
                 if volume.size_bytes > source_bytes:
                     self._group.extend(new, volume.size_bytes)
             return
-        self._group.activate(source)
+        origin = self._group.activate(source)
         with self._filled(volume) as (_, device):
-            self._write(self._group.device(source), "raw", device)
+            self._write(origin, "raw", device)
             commands.zero(device, source_bytes)
 
     def _write(
@@ -244,17 +243,17 @@ class LvmDriver(VolumeDriver):
         return self._location(volume)
 
     def delete(self, volume: Volume) -> None:
-        name = self._name(volume)
+        name, found = self._name(volume), self._group.volumes()
         # a volume that was reverted is another logical volume: LVM does not call it the origin of older ones
         if any(
             each.name.startswith("_snapshot-") and (each.origin == name or _OF + volume.id in each.tags)
-            for each in self._group.volumes().values()
+            for each in found.values()
         ):
             raise Conflict(f"Volume {volume.id} still has snapshots.")
         self._target.remove(name)
-        self._remove_unfinished(name)
-        for each in (name, _TEMPORARY + name, "old-" + name):
-            self._group.remove(each)
+        for left in (*_unfinished(found, name), _TEMPORARY + name, "old-" + name, name):
+            if left in found:
+                self._group.remove(left)
 
     # -- larger ----------------------------------------------------------------------
 
@@ -292,8 +291,7 @@ class LvmDriver(VolumeDriver):
             if tag.startswith(_ZERO_FROM):
                 begin = int(tag.removeprefix(_ZERO_FROM))
                 if found.size_bytes > begin:
-                    self._group.activate(found.name)
-                    commands.zero(self._group.device(found.name), begin)
+                    commands.zero(self._group.activate(found.name), begin)
                 self._group.untag(found.name, tag)
 
     # -- snapshots -------------------------------------------------------------------
@@ -318,8 +316,9 @@ class LvmDriver(VolumeDriver):
             raise DriverError(f"the data of snapshot {snapshot.id} is gone")
         if not self._thin:
             # merging would use the snapshot up, which upstream keeps; and a repeat would find none
-            self._write(self._device(snapshot), "raw", self._device(volume))
-            commands.zero(self._device(volume), volume.bytes_of(snapshot.size_gib))
+            device = self._group.activate(self._name(volume))
+            commands.equal(self._group.activate(self._name(snapshot)), device)
+            commands.zero(device, volume.bytes_of(snapshot.size_gib))
             return self._location(volume)
         name = self._name(volume)
         new, old = _NEW + name, "old-" + name
@@ -341,10 +340,7 @@ class LvmDriver(VolumeDriver):
     def connect(self, volume: Volume | Snapshot, write: bool = False) -> Iterator[Path]:
         if write and isinstance(volume, Snapshot):
             raise DriverError(f"snapshot {volume.id} can't be written")
-        if self._group.find(self._name(volume)) is None:
-            raise DriverError(f"the data of {volume.name} is gone")
-        self._group.activate(self._name(volume))
-        path = self._device(volume)
+        path = self._group.activate(self._name(volume))
         yield path
         if write:
             # what a backup or an image has written is on the disk before anybody is told
@@ -359,10 +355,8 @@ class LvmDriver(VolumeDriver):
     def initialize_connection(
         self, volume: Volume, connector: Mapping[str, Any], mode: str
     ) -> dict[str, Any]:
-        if not self.exists(volume):
-            raise DriverError(f"the data of volume {volume.id} is gone")
-        self._group.activate(self._name(volume))
-        return self._target.connect(volume.id, self._name(volume), self._device(volume), connector, mode)
+        name = self._name(volume)
+        return self._target.connect(volume.id, name, self._group.activate(name), connector, mode)
 
     def terminate_connection(self, volume: Volume, connector: Mapping[str, Any] | None) -> None:
         if connector is None:
@@ -421,9 +415,15 @@ class LvmDriver(VolumeDriver):
             self._group.rename(name, _UNMANAGED + name)
 
 
+def _unfinished(found: Iterable[str], name: str) -> list[str]:
+    """What attempts to fill a logical volume of this name have left."""
+    return [each for each in found if each.startswith(_NEW) and each.endswith(name)]
+
+
 def _written(device: Path) -> int:
     """Bytes that were written to a device since it was made active (sysfs: sectors, the seventh field)."""
-    fields = Path("/sys/class/block", device.resolve().name, "stat").read_text().split()
+    number = device.stat().st_rdev
+    fields = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat").read_text().split()
     return int(fields[6]) * 512
 
 

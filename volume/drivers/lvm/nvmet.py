@@ -33,6 +33,7 @@ class Nvmet(Target):
     protocol = "NVMe-TCP"
     default_port = 4420
     who = "nqn"
+    exports_read_only = False  # the kernel's nvmet has no such namespace
     names = re.compile(r"nqn\.\d{4}-\d\d\.[A-Za-z0-9.:_-]{1,200}")
 
     def check(self) -> None:

@@ -14,7 +14,7 @@ import logging
 import re
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,8 @@ class Target(abc.ABC):
     who = ""
     """the connector's key that names the host to the target"""
     folds_case = False
+    exports_read_only = True
+    """can one host have a volume to read only, while another writes?"""
     names: re.Pattern[str]
     """what such a name may look like: it comes from an API's caller, and becomes a folder's name in configfs"""
 
@@ -138,8 +140,8 @@ class Target(abc.ABC):
 
     # -- what the driver calls ---------------------------------------------------------
 
-    def start(self, devices: Mapping[str, Path]) -> None:
-        """Bring back what hosts use. ``devices``: the volumes that there are.
+    def start(self, there: Collection[str], activate: Callable[[str], Path]) -> None:
+        """Bring back what hosts use. ``there``: the volumes that there are; ``activate`` gives one's device.
 
         A volume that can't be exported keeps no other from its hosts; it is tried again when it is asked for.
         """
@@ -150,9 +152,9 @@ class Target(abc.ABC):
         for file in sorted(self._folder.glob("*.json")):
             name = file.stem
             try:
-                if name in devices:
+                if name in there:
                     with _KERNEL:
-                        self.export(name, devices[name], self._hosts(name))
+                        self.export(name, activate(name), self._hosts(name))
                 else:
                     self.remove(name)
             except DriverError as error:
@@ -163,9 +165,11 @@ class Target(abc.ABC):
     ) -> dict[str, Any]:
         """Let a host have the volume; what os-brick needs to know there.
 
-        :raises BadRequest: the connector does not say who the host is.
+        :raises BadRequest: the connector does not say who the host is, or the target can't keep it from writing.
         """
         host = self._host_of(connector)
+        if mode == "ro" and not self.exports_read_only:
+            raise BadRequest(f"{self.protocol} targets can't give a host a volume to read only.")
         with _KERNEL:
             hosts = {**self._hosts(name), host: mode}
             self._write(name, hosts, device)

@@ -120,7 +120,7 @@ def test_one_that_fails_keeps_no_other_from_its_hosts(
     after = made(KeptNvmet, tmp_path)
     after.fails = {"volume-1"}
     with caplog.at_level(logging.ERROR):
-        after.start({"volume-1": Path("/dev/x"), "volume-2": Path("/dev/x")})
+        after.start({"volume-1", "volume-2"}, lambda _name: Path("/dev/x"))
     assert after.kernel == {"volume-2": {NQN: "rw"}}
     assert "volume-1" in caplog.text
     left = {file.stem: json.loads(file.read_text())["hosts"] for file in tmp_path.rglob("volume-*.json")}
