@@ -62,6 +62,12 @@ def get(connection: sa.Connection, image_id: str, asker: Asker) -> Image:
     return _complete(connection, [row], asker)[0]
 
 
+def checksums(connection: sa.Connection, image_ids: Sequence[str]) -> dict[str, str | None]:
+    """{image id: md5} of those that exist."""
+    statement = sa.select(images.c.id, images.c.checksum).where(images.c.id.in_(image_ids))
+    return {row.id: row.checksum for row in connection.execute(statement)}
+
+
 def list_(
     connection: sa.Connection,
     asker: Asker,

@@ -25,7 +25,7 @@ from core.keys import KeyManager, name_of_image
 from db import image_imports, image_uploads, images
 from db.images import Image
 from db.sessions import Databases, retrying
-from image import fetch, import_plugins, stores, transfer
+from image import cache, fetch, import_plugins, stores, transfer
 from image.drivers.base import Store
 from image.inspect import ContentMismatch, Inspection, Verdict
 from image.limits import Limits
@@ -54,7 +54,7 @@ OPTS: list[cfg.Opt] = [
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
-    return [(GROUP, OPTS), *fetch.list_opts(), *import_plugins.list_opts()]
+    return [(GROUP, OPTS), *cache.list_opts(), *fetch.list_opts(), *import_plugins.list_opts()]
 
 
 class Gone(HaneulError):
@@ -67,13 +67,17 @@ class Gone(HaneulError):
 class ImageData:
     """Made once per process; used by the API's threads and by the janitor."""
 
-    def __init__(self, conf: cfg.ConfigOpts, databases: Databases) -> None:
+    def __init__(
+        self, conf: cfg.ConfigOpts, databases: Databases, copies: cache.ImageCache | None = None
+    ) -> None:
+        """``copies``: what an API process reads from first, and leaves copies in."""
         conf.register_opts(OPTS, group=GROUP)
         self._options = conf[GROUP]
         self._db = databases.global_
         self.stores = stores.Stores(conf)
         self.limits = Limits(conf)
         self._keys = KeyManager(conf)
+        self._copies = copies
 
     # -- upload ----------------------------------------------------------------
 
@@ -229,10 +233,26 @@ class ImageData:
     def open(
         self, image: Image, offset: int = 0, length: int | None = None, prefer: Sequence[str] = ()
     ) -> Iterator[bytes]:
-        """The image's bytes, from the store that is preferred or has the highest weight.
+        """The image's bytes, from a copy, or the store that is preferred or has the highest weight.
 
         :raises NotFound: it has none, in no store.
         """
+        copies = self._copies if image["locations"] and not prefer else None
+        if copies is not None and (copy := copies.read(image, offset, length)) is not None:
+            return copy
+        kind, chunks = self._from_store(image, offset, length, prefer)
+        if self._copies is None or offset or length not in (None, image["size"]):
+            return chunks
+        return self._copies.kept(image, kind, chunks)
+
+    def from_store(self, image: Image) -> Iterator[bytes]:
+        """All of the image's bytes, and no copy of them. :raises NotFound: it has none, in no store."""
+        return self._from_store(image, 0, None, ())[1]
+
+    def _from_store(
+        self, image: Image, offset: int, length: int | None, prefer: Sequence[str]
+    ) -> tuple[str, Iterator[bytes]]:
+        """(the store's kind, the bytes)."""
 
         def rank(store_id: str) -> tuple[int, int]:
             place = prefer.index(store_id) if store_id in prefer else len(prefer)
@@ -241,7 +261,8 @@ class ImageData:
         known = [found for found in image["locations"] if found["store"] in self.stores]
         for location in sorted(known, key=lambda found: rank(found["store"])):
             try:
-                return self.stores.get(location["store"]).get(location["name"], offset, length)
+                store = self.stores.get(location["store"])
+                return store.kind, store.get(location["name"], offset, length)
             except NotFound:
                 LOG.error("image %s has no data in store %s", image["id"], location["store"])
         raise NotFound(f"Image {image['id']} has no data.")

@@ -16,7 +16,7 @@ from db import images
 from db.image_filters import Asker
 from db.images import Image
 
-_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 BASE = "/v2/images"
 
 
@@ -27,7 +27,7 @@ def asker(call: Call) -> Asker:
 def find(call: Call, connection: sa.Connection) -> Image:
     """The image of the path. :raises NotFound: there is none that the asker may see."""
     image_id = call.params["image_id"]
-    if not _ID.fullmatch(image_id):
+    if not ID.fullmatch(image_id):
         raise NotFound(f"No image found with ID {image_id}")
     image = images.get(connection, image_id.lower(), asker(call))
     if not call.allowed("get_image", target(call, image)):

@@ -6,6 +6,7 @@ from typing import Any
 
 from api.common.operations import Controller
 from api.image.actions import ActionsController
+from api.image.cache import CacheController
 from api.image.image_data import ImageDataController
 from api.image.images import ImagesController
 from api.image.imports import ImportsController
@@ -31,6 +32,7 @@ CONTROLLERS: tuple[Any, ...] = (
     ActionsController,
     InfoController,
     ImportsController,
+    CacheController,
     SchemasController,
     MetadefNamespacesController,
     MetadefResourceTypesController,

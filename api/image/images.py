@@ -247,7 +247,9 @@ class ImagesController(Controller):
                 images.delete(connection, image)
                 return str(image["id"])
 
-        self.services.data.remove_soon(delete())
+        image_id = delete()
+        self.services.cache.delete(image_id)  # other hosts' copies of it grow old, and go
+        self.services.data.remove_soon(image_id)
 
 
 def _json(call: Call) -> Any:

@@ -61,6 +61,9 @@ RULES: list[oslo_policy.RuleDefault] = [
     _rule("deactivate", PROJECT_MEMBER_OR_ADMIN, "Deactivate.", f"POST {_IMAGE}/actions/deactivate"),
     _rule("reactivate", PROJECT_MEMBER_OR_ADMIN, "Reactivate.", f"POST {_IMAGE}/actions/reactivate"),
     _rule("copy_image", ADMIN, "Copy to further stores.", f"POST {_IMAGE}/import"),
+    _rule("cache_image", ADMIN, "Fetch an image before it is asked for.", "PUT /v2/cache/{image_id}"),
+    _rule("cache_list", ADMIN, "List what is cached.", "GET /v2/cache"),
+    _rule("cache_delete", ADMIN, "Remove copies.", "DELETE /v2/cache", "DELETE /v2/cache/{image_id}"),
     _rule("tasks_api_access", ADMIN, "See tasks.", "GET /v2/tasks"),
     _rule("stores_info_detail", ADMIN, "Describe stores.", "GET /v2/info/stores/detail"),
 ]

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from oslo_config import cfg
 
 from api.common.server import server_opts
 from api.common.services import ApiServices
 from api.image.policies import RULES
+from core.errors import NotFound
+from db import images
+from db.image_filters import Asker
+from db.images import Image
+from image.cache import ImageCache, Prefetcher
 from image.data import ImageData
 from image.fetch import Fetcher
 from image.import_plugins import Plugins
@@ -41,7 +48,22 @@ class ImageServices(ApiServices):
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         super().__init__(conf, GROUP, OPTS, RULES)
-        self.data = ImageData(conf, self.databases)
+        self.cache = ImageCache(conf)
+        self.data = ImageData(conf, self.databases, self.cache)
+        self.prefetcher = Prefetcher(conf, self.cache, self._fetch)
+        self.prefetcher.start()
         self.limits = self.data.limits
         self.fetcher = Fetcher(conf)
         self.import_plugins = Plugins(conf)
+
+    def close(self) -> None:
+        self.prefetcher.stop()
+        super().close()
+
+    def _fetch(self, image_id: str) -> tuple[Image, Iterator[bytes]]:
+        """:raises NotFound: there is no data of it (any more)."""
+        with self.databases.global_.read() as connection:
+            image = images.get(connection, image_id, Asker(None, is_admin=True))
+        if image["status"] not in ("active", "deactivated"):
+            raise NotFound(f"Image {image_id} has no data.")
+        return image, self.data.from_store(image)

@@ -1,7 +1,7 @@
 """Version documents, and the OpenAPI document of this API.
 
 The image API has no microversions: minor versions are labels of what is offered.
-From 2.14 on (caches, new locations) they are not among them yet.
+2.17 (services list and register locations of data) is not among them yet.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from api.common import openapi
 from api.common.operations import NO_POLICY, Call, Controller, operation
 
 PREFIX = "v2"
-CURRENT = "v2.13"
+CURRENT = "v2.16"
 SUPPORTED = (
+    "v2.15",
+    "v2.14",
+    "v2.13",
     "v2.12",
     "v2.11",
     "v2.10",
