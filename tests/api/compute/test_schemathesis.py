@@ -33,6 +33,13 @@ VERSIONS = ("2.1", "2.60", "latest")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComputeServices]:
     folder: Path = tmp_path_factory.mktemp("api")
     made = make_services(folder)
+    fill(made)
+    yield made
+    made.close()
+
+
+def fill(made: ComputeServices) -> None:
+    """One of each kind."""
     cloud.add_host(made, "h1")
     cloud.add_server(made, "h1", id=SERVER)
     with made.databases.global_.write() as connection:
@@ -46,8 +53,6 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComputeServic
         connection.execute(
             server_groups.insert().values(id=GROUP, name="g", policy="affinity", rules={}, **owner)
         )
-    yield made
-    made.close()
 
 
 APP = fuzzing.App(document)

@@ -27,13 +27,13 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder: Path = tmp_path_factory.mktemp("network-api")
     services = make_services(f"sqlite:///{folder}/global.sqlite")
     APP.target = make_app(services.conf, services, authenticate)
-    _fill(Api(webtest.TestApp(APP.target)))
+    fill(Api(webtest.TestApp(APP.target)))
     yield
     APP.target = None
     services.close()
 
 
-def _fill(api: Api) -> None:
+def fill(api: Api) -> None:
     """One of each kind, so that more than 404 is seen."""
     network = IDS["networks"] = api.network(**OWNER)["id"]
     IDS["subnets"] = api.subnet(network, **OWNER)["id"]

@@ -51,14 +51,14 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch.setattr(attachments_api, "service_adapter", lambda *_: _Silent())
     APP.target = make_app(services.conf, services, authenticate)
     api = Api(webtest.TestApp(APP.target), services)
-    _fill(api)
+    fill(api)
     yield
     APP.target = None
     patch.undo()
     services.close()
 
 
-def _fill(api: Api) -> None:
+def fill(api: Api) -> None:
     as_: dict[str, Any] = {"as_": "admin@p1", "version": "3.60"}
     api.put("/os-quota-sets/p1", {"quota_set": {"volumes": -1, "gigabytes": -1}}, as_=ADMIN)
     volume = KNOWN["volume_id"] = api.volume(as_="admin@p1", metadata={"a": "b"})["id"]
