@@ -146,7 +146,7 @@ def volume_status_of(attachments: Iterable[str]) -> str:
     return "available"
 
 
-NOT_CARRIED_OUT = frozenset({"volume.migrate", "snapshot.manage", "snapshot.unmanage"})
+NOT_CARRIED_OUT = frozenset({"snapshot.manage", "snapshot.unmanage"})
 """Kinds that no worker of this release knows: asked for, they are refused instead of waiting for ever."""
 
 

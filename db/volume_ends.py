@@ -6,6 +6,7 @@ Called in the transaction that ends the intent (``conductor.direct_journal``).
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,6 +25,7 @@ from db.volume_base import (
     transfers,
     volumes,
 )
+from db.volume_moves import MOVING
 
 MESSAGE_TTL = datetime.timedelta(days=30)
 RESOURCES = {
@@ -109,6 +111,8 @@ def _status(
         return {"status": to, "previous_status": None} if "previous_status" in table.c else {"status": to}
     previous = sa.select(table.c.previous_status).where(table.c.id == intent["resource_id"])
     status = connection.execute(previous).scalar_one_or_none()
+    if status is None and transition.shows is None:
+        return {}  # it showed nothing of its own: what came meanwhile (an attachment) stands
     return {"status": status or "available", "previous_status": None}
 
 
@@ -117,8 +121,12 @@ def _volume(intent: Row, done: bool) -> Row:
     kind, arguments = intent["kind"], intent["arguments"]
     if kind == "volume.extend" and not done:
         return {"size_gib": arguments["previous_gib"]}
-    if kind == "volume.retype" and done:
-        return {"type_id": arguments["type_id"], "multiattach": arguments["multiattach"]}
+    if kind == "volume.retype":
+        status = volumes.c.migration_status
+        # only one that had to move has begun to
+        moved = sa.case((status.in_(MOVING), "success" if done else "error"), else_=status)
+        typed = {key: arguments[key] for key in ("type_id", "multiattach")} if done else {}
+        return {"migration_status": moved, **typed}
     if kind == "volume.migrate":
         return {"migration_status": "success" if done else "error"}
     if kind == "volume.reimage" and done:
@@ -193,18 +201,32 @@ def _remove(connection: sa.Connection, type_: str, intent: Row) -> None:
 
 
 def _tell(connection: sa.Connection, intent: Row, error: Row, moment: datetime.datetime) -> None:
-    """A user message: what was tried, and why it failed."""
+    """What was tried, and why it failed."""
     type_, kind = intent["resource_type"], intent["kind"]
-    doing = TABLES[type_][kind].doing
+    said = f"{TABLES[type_][kind].doing} {type_}: {error.get('message') or 'failed'}"
+    event = f"VOLUME_{type_.upper()}_{kind.partition('.')[2].upper()}"
+    tell(connection, intent, type_, intent["resource_id"], event, said, moment)
+
+
+def tell(
+    connection: sa.Connection,
+    asked: Mapping[str, Any],
+    type_: str,
+    resource_id: str,
+    event: str,
+    message: str,
+    moment: datetime.datetime,
+) -> None:
+    """A user message to who asked: "project_id" and "request_id" are of ``asked``."""
     connection.execute(
         messages.insert().values(
             id=new_id(),
-            project_id=intent["project_id"],
-            request_id=intent["request_id"],
+            project_id=asked["project_id"],
+            request_id=asked["request_id"],
             resource_type=type_.upper(),
-            resource_id=intent["resource_id"],
-            event_id=f"VOLUME_{type_.upper()}_{kind.partition('.')[2].upper()}",
-            message=f"{doing} {type_}: {error.get('message') or 'failed'}",
+            resource_id=resource_id,
+            event_id=event,
+            message=message,
             level="ERROR",
             created_at=moment,
             expires_at=moment + MESSAGE_TTL,

@@ -128,6 +128,7 @@ def _volumes(metadata: sa.MetaData) -> None:
         sa.Column("shared_targets", sa.Boolean),
         sa.Column("use_quota", sa.Boolean, nullable=False, default=True, comment="false: temporary"),
         sa.Column("migrating_to", Uuid, comment="the volume that will take this one's place"),
+        sa.Column("data_id", Uuid, comment="whose name its data have; NULL: its own"),
         sa.Column("metadata", Json, nullable=False, default=dict),
         sa.Column("admin_metadata", Json, nullable=False, default=dict),
         sa.Column("image_metadata", Json, nullable=False, default=dict, comment="of its image, for booting"),

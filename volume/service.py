@@ -24,8 +24,10 @@ from db.sessions import Databases, retrying
 from lifecycle.roles import Role
 from lifecycle.steps import Registry
 from lifecycle.volume_rpc import VOLUME_TOPIC
+from volume import connecting
 from volume.actions import groups, images, snapshots
 from volume.actions.backups import ACTIONS as BACKUP_ACTIONS
+from volume.actions.moves import MOVES as MOVE_ACTIONS
 from volume.actions.volumes import ACTIONS
 from volume.backup.worker import BackupWorker
 from volume.drivers import backends
@@ -41,7 +43,10 @@ GROUP = "volume_worker"
 OPTS = [
     cfg.StrOpt("availability_zone", default="nova", help="Zone of this worker's backends."),
     cfg.IntOpt(
-        "threads", default=8, min=1, help="Intents on volumes, and on backups, that are carried out at once."
+        "threads",
+        default=8,
+        min=1,
+        help="Intents on volumes, on backups, and of moves, that are carried out at once.",
     ),
     cfg.FloatOpt("lease_s", default=60, min=1, help="How long a worker may be silent about an intent."),
     cfg.FloatOpt(
@@ -56,7 +61,7 @@ OPTS = [
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
-    return [(GROUP, OPTS)]
+    return [(GROUP, [*OPTS, *connecting.OPTS])]
 
 
 def make_role(conf: cfg.ConfigOpts) -> VolumeRole:
@@ -79,9 +84,12 @@ class VolumeRole(Role):
         host = conf.volume.host or conf.host
         self.backup = BackupWorker(conf, self.databases, host, self.workers)
         self._volumes = self._taker(f"volume-{conf.host}", self.workers, lambda: ACTIONS)
+        self._moves = self._taker(f"move-{conf.host}", self.workers, lambda: MOVE_ACTIONS)
         self._backups = self._taker(f"backup-{conf.host}", {host: self.backup}, lambda: BACKUP_ACTIONS)
         self.journal = self._volumes.journal
         self._messaging = Messaging(conf)
+        for worker in self.workers.values():
+            worker.join(self.workers, self._messaging)
         self._servers = [
             self._messaging.server(VOLUME_TOPIC, host, [Endpoint(self, worker)])
             for host, worker in self.workers.items()
@@ -110,16 +118,19 @@ class VolumeRole(Role):
             server.start()
         self._beat.start()
         self._volumes.start()
+        self._moves.start()
         self._backups.start()
 
     def stop(self) -> None:
         self._volumes.end_taking()
+        self._moves.end_taking()
         self._backups.end_taking()
         for server in self._servers:
             server.stop()
             server.wait()
         # first: a restore may wait for a volume; a backup that was cut short goes on where it was
         self._backups.stop(interrupt=True)
+        self._moves.stop(interrupt=True)
         self._volumes.stop()
         self._beat.stop()
         for backend in self.backends:
@@ -129,6 +140,7 @@ class VolumeRole(Role):
 
     def ring(self) -> None:
         self._volumes.ring()
+        self._moves.ring()
 
     def ring_backups(self) -> None:
         self._backups.ring()

@@ -22,9 +22,14 @@ from core.clients import service_adapter
 from core.errors import DriverError, NotFound, Unavailable
 from core.keys import KeyManager
 from core.luks import Luks
-from db import volume_types
+from core.messaging import Messaging
+from db import volume_ends, volume_moves, volume_types
 from db.sessions import Databases
+from db.types import now
 from db.volume_base import Row, attachments, find, snapshots, volumes
+from lifecycle.rpc import SchedulerClient
+from lifecycle.volume_rpc import VolumeClient
+from volume.connecting import HostConnector
 from volume.drivers.backends import Backend
 from volume.drivers.base import Snapshot, Volume
 
@@ -42,6 +47,28 @@ class VolumeWorker:
         self.backend = backend
         self.driver = backend.driver
         self.keys = KeyManager(conf)
+        self.peers: Mapping[str, VolumeWorker] = {}
+        """the backends of this process, this one among them, by host@backend"""
+        self.connector = HostConnector(conf)
+        self._messaging: Messaging | None = None
+
+    def join(self, peers: Mapping[str, VolumeWorker], messaging: Messaging) -> None:
+        """The others of this process, and the way to those that are not."""
+        self.peers, self._messaging = peers, messaging
+
+    @property
+    def client(self) -> VolumeClient:
+        """For what other workers' backends are asked."""
+        return VolumeClient(self._bus())
+
+    def ring_scheduler(self) -> None:
+        """Intents wait for a place. It looks by itself, too: nothing is lost with the ring."""
+        SchedulerClient(self._bus()).ring()
+
+    def _bus(self) -> Messaging:
+        if self._messaging is None:
+            raise DriverError("this worker knows no others")
+        return self._messaging
 
     # -- rows --------------------------------------------------------------------
 
@@ -59,7 +86,7 @@ class VolumeWorker:
             specs = volume_types.get(connection, row["type_id"])["extra_specs"] if row["type_id"] else {}
             encryption = _luks(connection, row)
             return Volume(
-                id=row["id"],
+                id=volume_moves.data_id(row),
                 size_gib=size_gib or row["size_gib"],
                 location=row["provider_location"],
                 extra_specs=specs,
@@ -90,6 +117,11 @@ class VolumeWorker:
             return self.snapshot(snapshot_id)
         except NotFound:
             return None
+
+    def tell_owner(self, asked: Mapping[str, Any], volume_id: str, event: str, message: str) -> None:
+        """A user message about a volume, to who asked ("project_id", "request_id")."""
+        with self.databases.global_.write() as connection:
+            volume_ends.tell(connection, asked, "volume", volume_id, event, message, now())
 
     # -- images ------------------------------------------------------------------
 

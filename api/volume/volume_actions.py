@@ -15,7 +15,7 @@ from core.errors import BadRequest, Conflict, NotFound
 from db import volume_quotas, volume_services, volume_types
 from db import volumes as db_volumes
 from db.sessions import retrying
-from db.volume_base import Row, pools, snapshots, volumes
+from db.volume_base import Row, new_id, pools, snapshots, volumes
 
 PATH = "/volumes/{volume_id}/action"
 _STATUSES = (
@@ -210,6 +210,8 @@ class VolumeActionsController(Controller):
             except NotFound as error:
                 raise NotFound(error.message) from None
             volume_states.check("volume", "volume.retype", row["id"], row["status"])
+            if row["group_id"] is not None:
+                raise BadRequest(f"Invalid volume: Volume {row['id']} belongs to group {row['group_id']}.")
             if row["migration_status"] not in (None, "error", "success"):
                 raise BadRequest(f"Invalid volume: Volume {row['id']} is being migrated.")
             if new["id"] == row["type_id"]:
@@ -226,6 +228,7 @@ class VolumeActionsController(Controller):
                 "previous_type_id": row["type_id"],
                 "migration_policy": asked.get("migration_policy") or "never",
                 "multiattach": volume_create.is_multiattach(new),
+                "destination_id": new_id(),
             }
             return db_volumes.begin(connection, call.context, row, "volume.retype", arguments)
 
@@ -288,12 +291,16 @@ class VolumeActionsController(Controller):
                 raise BadRequest(
                     "Invalid input received: Destination host must be different than the current host."
                 )
-            volume_states.carried_out("volume.migrate")
+            if row["host"] is None:
+                raise Conflict(f"Volume {row['id']} is on no backend.")
+            volume_states.check("volume", "volume.migrate", row["id"], row["status"])
+            db_volumes.refuse_attached(connection, row["id"])
             lock = common.truth(asked.get("lock_volume", False))
             arguments = {
                 "host": pool["name"],
                 "force_host_copy": common.truth(asked.get("force_host_copy", False)),
                 "lock_volume": lock,
+                "destination_id": new_id(),
             }
             return db_volumes.begin(
                 connection,

@@ -14,6 +14,7 @@ from api.volume.volume_actions import PATH
 from core.errors import BadRequest, NotFound
 from core.volume_states import AttachmentStatus, volume_status_of
 from db import volume_attachments as db_attachments
+from db import volume_moves
 from db import volumes as db_volumes
 from db.sessions import retrying
 from db.types import now
@@ -239,6 +240,9 @@ class VolumeAttachActionsController(Controller):
             raise BadRequest("Invalid connector: the host is missing.")
         with self.services.databases.global_.read() as connection:
             row = self._row(call, connection)
+            if row["migration_status"] in volume_moves.MOVING and row["status"] != "in-use":
+                # a host that writes now would write to what is about to be left
+                raise BadRequest(f"Invalid volume: Volume {row['id']} is part of an active migration.")
             facts = attachments_api.connection_facts(connection, row, {})
         answer = self.services.doorbells.volume().initialize_connection(
             call.context, self._backend(row), row["id"], connector, facts["access_mode"]

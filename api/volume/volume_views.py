@@ -76,7 +76,7 @@ def _add_extended(call: Call, found: dict[str, Any], row: Mapping[str, Any], sho
         found["os-vol-host-attr:host"] = row["host"]
     if call.allowed("volume_extension:volume_mig_status_attribute", target):
         found["os-vol-mig-status-attr:migstat"] = row["migration_status"]
-        found["os-vol-mig-status-attr:name_id"] = row["migrating_to"]
+        found["os-vol-mig-status-attr:name_id"] = row["data_id"]
 
 
 def _add_newer(call: Call, found: dict[str, Any], row: Mapping[str, Any]) -> None:

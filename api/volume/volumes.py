@@ -10,6 +10,7 @@ from api.common import validation as v
 from api.common.operations import Call, Controller, operation
 from api.volume import common, schemas, volume_create, volume_views
 from core.errors import BadRequest, NotFound
+from db import volume_moves
 from db import volumes as db_volumes
 from db.sessions import retrying
 from db.volume_base import Condition, Row, transfers, volumes
@@ -111,7 +112,8 @@ def filters(call: Call) -> list[Condition]:
     if common.is_admin(call):
         columns["host"] = "host"
     asked = common.asked_filters(call, [*columns, *_PAIRS])
-    result = common.scope(call, volumes) + common.conditions(call, volumes, asked, columns)
+    result = [] if common.is_admin(call) else [volume_moves.not_destinations()]
+    result += common.scope(call, volumes) + common.conditions(call, volumes, asked, columns)
     for key, column in _PAIRS.items():
         if key in asked and (key == "metadata" or call.since("3.4")):
             result += common.has_pairs(volumes.c[column], asked[key], key)

@@ -37,13 +37,13 @@ DYING = [
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chaos]:
-    originals = service.ACTIONS, service.BACKUP_ACTIONS
+    originals = service.ACTIONS, service.MOVE_ACTIONS, service.BACKUP_ACTIONS
     chaos = Chaos(tmp_path_factory.mktemp("encrypted"), encrypted=True)
-    service.ACTIONS, service.BACKUP_ACTIONS = map(chaos.faults.wrap, originals)
+    service.ACTIONS, service.MOVE_ACTIONS, service.BACKUP_ACTIONS = map(chaos.faults.wrap, originals)
     chaos.cloud.start()
     yield chaos
     chaos.cloud.stop()
-    service.ACTIONS, service.BACKUP_ACTIONS = originals
+    service.ACTIONS, service.MOVE_ACTIONS, service.BACKUP_ACTIONS = originals
 
 
 @pytest.fixture

@@ -12,10 +12,12 @@ from lifecycle.steps import Registry
 from tests.api.volume.conftest import IMAGE
 from tests.crash.volume_cloud import ADMIN, VolumeCloud, snapshot, volume
 from volume import service
-from volume.actions import backups, volumes
+from volume.actions import backups, moves, volumes
 
 assert service.KINDS  # they add their actions to volumes.ACTIONS
-ACTIONS = Registry(*(each[kind] for each in (volumes.ACTIONS, backups.ACTIONS) for kind in each.kinds()))
+ACTIONS = Registry(
+    *(each[kind] for each in (volumes.ACTIONS, moves.MOVES, backups.ACTIONS) for kind in each.kinds())
+)
 OLD, NEW = b"old content", b"later content"
 IMAGE_DATA = b"an image's content"
 _V = {"version": "3.20"}
@@ -197,11 +199,39 @@ def _revert(cloud: VolumeCloud, scene: Scene) -> None:
     scene.done[scene.volume] = OLD
 
 
+def _other_pool(cloud: VolumeCloud, scene: Scene) -> str:
+    (other,) = (each["name"] for each in cloud.rows("volume_pools") if each["name"] != scene.more["host"])
+    return str(other)
+
+
+def _migrate(cloud: VolumeCloud, scene: Scene) -> None:
+    scene.more["to"] = _other_pool(cloud, scene)
+    scene.keeps[scene.volume] = OLD
+    cloud.api.action(scene.volume, "os-migrate_volume", {"host": scene.more["to"]}, as_=ADMIN, status=202)
+
+
 def _retype(cloud: VolumeCloud, scene: Scene) -> None:
-    names = {each["name"] for each in cloud.api.get("/types")["volume_types"]}
-    if "other" not in names:
-        cloud.api.post("/types", {"volume_type": {"name": "other"}}, as_=ADMIN)
-    cloud.api.action(scene.volume, "os-retype", {"new_type": "other"}, status=202)
+    """To a type of the other backend."""
+    scene.more["to"] = _other_pool(cloud, scene)
+    scene.keeps[scene.volume] = OLD
+    name = scene.more["to"].partition("#")[0].partition("@")[2]
+    if name not in {each["name"] for each in cloud.api.get("/types")["volume_types"]}:
+        type_ = {"name": name, "extra_specs": {"volume_backend_name": name}}
+        cloud.api.post("/types", {"volume_type": type_}, as_=ADMIN)
+    asked = {"new_type": name, "migration_policy": "on-demand"}
+    cloud.api.action(scene.volume, "os-retype", asked, status=202)
+
+
+def _moved(cloud: VolumeCloud, scene: Scene) -> None:
+    """The rows say so, and nothing of it is left at the old place."""
+    row = cloud.row("volumes", scene.volume)
+    assert row is not None
+    assert (row["host"], row["migration_status"]) == (scene.more["to"], "success")
+    assert [each["id"] for each in cloud.rows("volumes")] == [scene.volume]
+    looking = cloud.looking[scene.more["host"].partition("#")[0]]
+    looking.driver.start()
+    old = dataclasses.replace(looking.volume(scene.volume), id=scene.volume)
+    assert not looking.driver.exists(old), "the old data are still there"
 
 
 def _reimage(cloud: VolumeCloud, scene: Scene) -> None:
@@ -362,7 +392,8 @@ CASES: dict[str, Case] = {
     "volume.force_delete": Case(_one, _act("os-force_delete")),
     "volume.extend": Case(_kept, _act("os-extend", {"new_size": 2}), _with_size),
     "volume.revert": Case(_with_snapshot, _revert),
-    "volume.retype": Case(_kept, _retype),
+    "volume.migrate": Case(_with_host, _migrate, _moved),
+    "volume.retype": Case(_with_host, _retype, _moved),
     "volume.upload_image": Case(_for_upload, _upload, _uploaded),
     "volume.reimage": Case(_for_image, _reimage),
     "snapshot.create": Case(_kept, _snapshot, _restorable),

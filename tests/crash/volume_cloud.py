@@ -25,6 +25,7 @@ from api.volume.services import VolumeDoorbells, VolumeServices
 from core import config, key_file, keys
 from core.intents import UNFINISHED
 from core.messaging import Messaging
+from core.pools import Periodic
 from db import volume_types
 from db.volume_base import TABLES, Row, intents
 from scheduler.volume_pools import VolumePass
@@ -168,6 +169,8 @@ class VolumeCloud:
         self.role = make_worker(conf, folder, self._patch) if own_worker else None
         looking = backends.load(conf)
         self.looking = {each.host: VolumeWorker(conf, self.services.databases, each) for each in looking}
+        # what workers ask for places, with nobody here who hears their ring
+        self._scheduler = Periodic("crash-schedule", 0.1, self.schedule)
         if encrypted:
             self._encrypt_default_type()
 
@@ -180,10 +183,12 @@ class VolumeCloud:
     def start(self) -> None:
         if self.role is not None:
             self.role.start()
+        self._scheduler.start()
         for each in self.looking.values():
             each.driver.start()
 
     def stop(self) -> None:
+        self._scheduler.stop()
         if self.role is not None:
             self.role.stop()
         self._patch.undo()  # the next test of this process may have a real image service
@@ -278,7 +283,8 @@ class VolumeCloud:
 
     def leftovers(self) -> list[str]:
         """Data on backends that no row stands for."""
-        known = {row["id"] for table in ("volumes", "snapshots") for row in self.rows(table)}
+        known = {row["id"] for row in self.rows("snapshots")}
+        known |= {row["data_id"] or row["id"] for row in self.rows("volumes")}
         found: list[str] = []
         for name in ("one", "two"):
             root = self.folder / name

@@ -60,7 +60,8 @@ def _work(folder: Path, url: str, driver: str) -> None:
     from volume import service
 
     faults = Faults(folder)
-    service.ACTIONS, service.BACKUP_ACTIONS = map(faults.wrap, (service.ACTIONS, service.BACKUP_ACTIONS))
+    for name in ("ACTIONS", "MOVE_ACTIONS", "BACKUP_ACTIONS"):
+        setattr(service, name, faults.wrap(getattr(service, name)))
     Engine.probe = staticmethod(faults.probe)  # type: ignore[assignment]
     conf = configured(url)
     configure(conf, folder, driver, LEASE_S)

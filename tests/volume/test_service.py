@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import types
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,10 +20,12 @@ from core.messaging import Messaging
 from db.sessions import Databases
 from db.types import now
 from db.volume_base import intents, volumes
+from lifecycle.steps import Run
 from scheduler.volume_pools import VolumePass
 from tests.api.identity import authenticate
 from tests.api.volume.conftest import ADMIN, Api, make_services
 from volume import service
+from volume.actions import volumes as volume_actions
 from volume.drivers import backends, simulated
 from volume.service import VolumeRole, make_role
 
@@ -130,6 +133,40 @@ def test_what_no_pool_can_hold(cloud: Cloud) -> None:
     # it has no pool: the scheduler itself ends its deletion
     cloud.api.delete(f"/volumes/{made['id']}", status=202)
     cloud.gone(f"/volumes/{made['id']}")
+
+
+class Compute:
+    """The Compute API as the worker sees it: what it answers for each event, in turn."""
+
+    def __init__(self, *answers: list[int]) -> None:
+        self.answers = list(answers)
+        self.told: list[list[str]] = []
+
+    def post(self, path: str, json: Any, **_options: Any) -> Any:
+        assert path == "/os-server-external-events"
+        servers = [event["server_uuid"] for event in json["events"]]
+        self.told.append(servers)
+        codes = self.answers.pop(0)
+        events = [{**event, "code": code} for event, code in zip(json["events"], codes, strict=True)]
+        status = 200 if set(codes) == {200} else 207
+        return types.SimpleNamespace(status_code=status, json=lambda: {"events": events})
+
+
+def test_servers_that_do_not_hear_of_an_extension(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an answer of 207 refuses is said again, to those servers only; in the end the owner is told."""
+    compute = Compute([200, 422, 422, 404], [200, 422], [422])
+    monkeypatch.setattr(volume_actions, "service_adapter", lambda _conf, _service: compute)
+    monkeypatch.setattr(volume_actions, "configured", lambda _conf: True)
+    monkeypatch.setattr(volume_actions, "_TELL_PAUSES_S", (0.0, 0.0))
+    made = cloud.api.volume(status=None)
+    cloud.wait(f"/volumes/{made['id']}", available)
+    arguments = {"size_gib": 2, "server_ids": ["a", "b", "c", "d"]}
+    context = {"project_id": "project-1", "user_id": "u", "request_id": "req-1"}
+    run = Run("i", "volume.extend", 1, made["id"], arguments, {}, cloud.role.workers["w1@sim"], context)
+    assert volume_actions._tell_servers(run) == {"size_gib": 2}
+    assert compute.told == [["a", "b", "c", "d"], ["b", "c"], ["c"]]
+    (message,) = cloud.api.get("/messages", version="3.3")["messages"]
+    assert "server c was not told (422" in message["user_message"]
 
 
 def test_attachments_reach_the_backend(cloud: Cloud) -> None:

@@ -26,8 +26,10 @@ _ORIGINS = {
 
 
 def make(worker: VolumeWorker, volume_id: str, source: dict[str, Any]) -> str | None:
-    """The id of a new volume's key; a copy has its original's content. None: the volume is not encrypted."""
-    if not worker.volume_row(volume_id)["encrypted"]:
+    """The id of a new volume's key; a copy has its original's content.
+
+    None: the volume is not encrypted, or the new place of one, whose key stays."""
+    if not worker.volume_row(volume_id)["encrypted"] or source["kind"] == "migration":
         return None
     name = name_of_volume(volume_id)
     if source["kind"] not in _ORIGINS:

@@ -7,7 +7,6 @@
 | volume.delete | snapshots, data, key | with cascade the snapshots first; the key when nothing is left to open | forward only |
 | volume.extend | data, servers | larger; compute is told, so that guests see it | none: a larger volume loses nothing |
 | volume.revert | data | the snapshot's content again | none: what was there before is gone |
-| volume.retype | backend | the driver keeps it where it is | none: repeated with the old type by hand |
 | volume.manage | take_over | an existing thing becomes the volume | it is let go again |
 | volume.unmanage | let_go | the data stays where it is | forward only |
 
@@ -18,14 +17,15 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from typing import Any
 
 from keystoneauth1 import exceptions as ks_exc
+from oslo_config import cfg
 
 from core import qemu_img
 from core.clients import configured, service_adapter
-from core.errors import BadRequest, DriverError, NotFound
-from db import volume_types
+from core.errors import DriverError, NotFound
 from lifecycle.steps import Action, Registry, Run, Step
 from volume.actions import keys
 from volume.backup import chunks, targets
@@ -33,6 +33,7 @@ from volume.drivers.base import Location, Volume
 from volume.worker import VolumeWorker
 
 LOG = logging.getLogger(__name__)
+_TELL_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 def _worker(run: Run) -> VolumeWorker:
@@ -57,6 +58,8 @@ def _create(run: Run) -> dict[str, Any]:
 
 def _make(run: Run, worker: VolumeWorker, volume: Volume, source: dict[str, Any]) -> Location:
     kind, driver = source["kind"], worker.driver
+    if kind == "migration":
+        return driver.create(volume)  # all of it is copied, the header of an encrypted one, too
     if kind == "empty":
         if volume.header_bytes:
             return keys.encrypter(worker, volume.id, _key_id(run)).create(volume)
@@ -133,41 +136,58 @@ def _extend(run: Run) -> dict[str, Any]:
 
 
 def _tell_servers(run: Run) -> dict[str, Any]:
-    """Guests are shown the new size by the Compute API; one that does not hear sees it at its next start."""
-    server_ids, conf = run.arguments.get("server_ids") or [], _worker(run).conf
-    if server_ids and configured(conf):
-        event = {"name": "volume-extended", "tag": run.resource_id, "status": "completed"}
-        events = [{**event, "server_uuid": server_id} for server_id in server_ids]
-        try:
-            answer = service_adapter(conf, "compute").post(
-                "/os-server-external-events",
-                json={"events": events},
-                headers={"OpenStack-API-Version": "compute 2.51"},
-                raise_exc=False,
-            )
-            told = f"it answered {answer.status_code}" if answer.status_code >= 300 else ""
-        except ks_exc.ClientException as error:
-            told = str(error)
-        if told:
-            LOG.warning("compute does not take the new size of volume %s: %s", run.resource_id, told)
+    """Guests are shown the new size by the Compute API.
+
+    What it does not take now is tried again for a while. Then the volume's owner is told: the guest
+    sees the size at its next start, since hosts grow what they connect.
+    """
+    worker = _worker(run)
+    waiting = list(run.arguments.get("server_ids") or []) if configured(worker.conf) else []
+    why = ""
+    for pause in (*_TELL_PAUSES_S, 0.0):
+        if not waiting:
+            break
+        waiting, why = _tell(worker.conf, run.resource_id, waiting)
+        if waiting:
+            LOG.warning("compute does not take the new size of volume %s: %s", run.resource_id, why)
+            run.check_fenced()
+            time.sleep(pause)
+    if waiting:
+        worker.tell_owner(
+            run.context,
+            run.resource_id,
+            "VOLUME_VOLUME_EXTEND",
+            f"extend volume: it has its new size, but server {', '.join(waiting)} was not told ({why});"
+            " it will see the size when it is stopped and started",
+        )
     return {"size_gib": run.arguments["size_gib"]}
+
+
+def _tell(conf: cfg.ConfigOpts, volume_id: str, server_ids: list[str]) -> tuple[list[str], str]:
+    """(the servers that are not told yet, why): an answer of 207 has a code for each of them."""
+    event = {"name": "volume-extended", "tag": volume_id, "status": "completed"}
+    try:
+        answer = service_adapter(conf, "compute").post(
+            "/os-server-external-events",
+            json={"events": [{**event, "server_uuid": server_id} for server_id in server_ids]},
+            headers={"OpenStack-API-Version": "compute 2.51"},
+            raise_exc=False,
+        )
+    except ks_exc.ClientException as error:
+        return server_ids, str(error)
+    if answer.status_code == 404:
+        return [], ""  # there are no such servers any more
+    if answer.status_code not in (200, 207):
+        return server_ids, f"it answered {answer.status_code}"
+    codes = {each["server_uuid"]: int(each.get("code") or 200) for each in answer.json()["events"]}
+    left = [each for each in server_ids if codes.get(each, 200) not in (200, 404)]
+    return left, ", ".join(f"{codes[each]} for server {each}" for each in left)
 
 
 def _revert(run: Run) -> dict[str, Any]:
     worker = _worker(run)
     snapshot = worker.snapshot(run.arguments["snapshot_id"])
     return {"provider_location": worker.driver.revert(worker.volume(run.resource_id), snapshot)}
-
-
-def _retype(run: Run) -> None:
-    worker = _worker(run)
-    with worker.databases.global_.read() as connection:
-        specs = volume_types.get(connection, run.arguments["type_id"])["extra_specs"]
-    wanted = specs.get("volume_backend_name", worker.backend.backend_name)
-    if wanted != worker.backend.backend_name or not worker.driver.retype(
-        worker.volume(run.resource_id), specs
-    ):
-        raise BadRequest("The volume would have to move to another backend for this type.")
 
 
 def _manage(run: Run) -> dict[str, Any]:
@@ -198,7 +218,6 @@ ACTIONS = Registry(
         ),
     ),
     Action("volume.revert", (Step("data", _revert, no_undo="what was there before is gone"),)),
-    Action("volume.retype", (Step("backend", _retype, no_undo="the old type is still the volume's"),)),
     Action("volume.manage", (Step("take_over", _manage, _unmanage),)),
     Action(
         "volume.unmanage",

@@ -22,6 +22,8 @@ from typing import Any, BinaryIO
 from core.errors import BadRequest
 
 Location = dict[str, Any] | None
+Disk = dict[str, str]
+"""A disk as QEMU's tools open it (``--image-opts``): "driver" raw or qcow2, and below "file.…" where it is."""
 Progress = Callable[[int], None]
 """Called with the bytes written so far, now and then; what it raises ends the copy, and nothing half stays."""
 
@@ -181,6 +183,12 @@ class VolumeDriver(abc.ABC):
         with self.connect(volume, write=True) as path:
             yield {"driver": "host_device" if path.is_block_device() else "file", "filename": str(path)}
 
+    @contextlib.contextmanager
+    def disk(self, volume: Volume, write: bool = False) -> Iterator[Disk]:
+        """The content for QEMU's tools, as it lies there (an encrypted volume is not opened)."""
+        with self.connect(volume, write) as path:
+            yield whole_disk(path, "raw")
+
     # -- hypervisors -----------------------------------------------------------------
 
     @abc.abstractmethod
@@ -217,6 +225,12 @@ class VolumeDriver(abc.ABC):
     @abc.abstractmethod
     def unmanage(self, volume: Volume) -> None:
         """Let go of the volume; its data stays."""
+
+
+def whole_disk(path: Path, qemu_format: str) -> Disk:
+    """A file or block device of this host for QEMU's tools."""
+    protocol = "host_device" if path.is_block_device() else "file"
+    return {"driver": qemu_format, "file.driver": protocol, "file.filename": str(path)}
 
 
 class _Opened(AbstractContextManager[BinaryIO]):

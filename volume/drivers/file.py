@@ -35,7 +35,7 @@ from oslo_config import cfg
 from core import qemu_img
 from core.errors import BadRequest, Conflict, DriverError
 from core.files import to_disk
-from volume.drivers.base import Location, Pool, Progress, Snapshot, Volume, VolumeDriver
+from volume.drivers.base import Disk, Location, Pool, Progress, Snapshot, Volume, VolumeDriver, whole_disk
 from volume.drivers.encrypted_files import EncryptedFiles
 
 MAX_DEPTH = 16
@@ -399,6 +399,13 @@ class FileDriver(VolumeDriver):
                 self._take_over(volume, raw)
         finally:
             raw.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def disk(self, volume: Volume, write: bool = False) -> Iterator[Disk]:
+        if volume.header_bytes:
+            yield whole_disk(self._encrypted.source(volume), "raw")
+        else:
+            yield whole_disk(self._file(volume), "qcow2")
 
     def _take_over(self, volume: Volume, raw: Path) -> None:
         file = self._file(volume)

@@ -24,7 +24,7 @@ from oslo_config import cfg
 from core import qemu_img
 from core.ceph import binding
 from core.errors import BadRequest, Conflict, DriverError
-from volume.drivers.base import Location, Pool, Progress, Snapshot, Volume, VolumeDriver
+from volume.drivers.base import Disk, Location, Pool, Progress, Snapshot, Volume, VolumeDriver
 
 OPTS: list[cfg.Opt] = [
     cfg.StrOpt("rbd_pool", default="volumes", help="driver=rbd: the pool of the volumes."),
@@ -386,6 +386,11 @@ class RbdDriver(VolumeDriver):
             "conf": options.rbd_ceph_conf,
             "user": options.rbd_user,
         }
+
+    @contextlib.contextmanager
+    def disk(self, volume: Volume, write: bool = False) -> Iterator[Disk]:
+        with self.node(volume) as node:
+            yield {"driver": "raw", **{f"file.{key}": value for key, value in node.items()}}
 
     # -- hypervisors -----------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from alembic import op
 
 from db.types import Json, LongText, Time
 
-revision = "0001_bcecd2f8"
+revision = "0001_a82771e1"
 down_revision = None
 branch_labels = None
 depends_on = None
@@ -1900,6 +1900,9 @@ def upgrade() -> None:
             sa.String(length=36),
             nullable=True,
             comment="the volume that will take this one's place",
+        ),
+        sa.Column(
+            "data_id", sa.String(length=36), nullable=True, comment="whose name its data have; NULL: its own"
         ),
         sa.Column("metadata", Json(), nullable=False),
         sa.Column("admin_metadata", Json(), nullable=False),
