@@ -127,6 +127,7 @@ SERVER = {
         ),
         Transition("server.swap_volume", "swap_volume", (VmState.ACTIVE, VmState.PAUSED), None),
         Transition("server.extend_volume", "extend_volume", None, None),
+        Transition("server.snapshot_volume", "snapshot_volume", None, None),
         Transition(
             "server.delete",
             "delete",

@@ -103,6 +103,12 @@ class VolumeApi(ServiceClient):
         """An action without arguments, as os-begin_detaching."""
         self.call("POST", f"/{kind}/{identifier}/action", {action: {}})
 
+    def report_snapshot(self, snapshot_id: str, status: str, progress: str | None = None) -> None:
+        """How far a snapshot has come that a host takes for its backend. :raises BadRequest: it is over already."""
+        report = {"status": status, **({"progress": progress} if progress else {})}
+        path = f"/snapshots/{snapshot_id}/action"
+        self.call("POST", path, {"os-update_snapshot_status": report})
+
     # -- attachments -------------------------------------------------------------
 
     def attachments_of(self, server_id: str) -> list[Row]:

@@ -55,6 +55,12 @@ OPTS = [
     cfg.FloatOpt("heartbeat_s", default=10, min=0.1, help="Seconds between reports of what backends have."),
     cfg.IntOpt("max_attempts", default=5, min=1, help="How often something is tried before it has failed."),
     cfg.FloatOpt(
+        "host_snapshot_s",
+        default=7200,
+        min=1,
+        help="How long a snapshot waits for the host whose server has the volume open, where that has to copy it.",
+    ),
+    cfg.FloatOpt(
         "retry_s", default=1, min=0, help="First pause before something is tried again; it doubles."
     ),
 ]

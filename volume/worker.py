@@ -100,6 +100,10 @@ class VolumeWorker:
         with self.databases.global_.read() as connection:
             return _luks(connection, find(connection, volumes, "Volume", volume_id))
 
+    def snapshot_row(self, snapshot_id: str) -> Row:
+        with self.databases.global_.read() as connection:
+            return find(connection, snapshots, "Snapshot", snapshot_id)
+
     def snapshot(self, snapshot_id: str) -> Snapshot:
         """A snapshot as drivers see it. :raises NotFound:"""
         with self.databases.global_.read() as connection:

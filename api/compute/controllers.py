@@ -5,6 +5,7 @@ from __future__ import annotations
 from api.common.operations import Controller
 from api.compute.aggregate_images import AggregateImagesController
 from api.compute.aggregates import AggregatesController
+from api.compute.assisted_snapshots import AssistedSnapshotsController
 from api.compute.availability_zones import AvailabilityZonesController
 from api.compute.console_auth_tokens import ConsoleAuthTokensController
 from api.compute.consoles import ConsolesController
@@ -67,6 +68,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     UsageController,
     UsageAuditLogController,
     MigrationsController,
+    AssistedSnapshotsController,
     ExternalEventsController,
     ConsoleAuthTokensController,
     ConsolesController,

@@ -17,6 +17,7 @@
 | server.swap_volume | connect the new one → copy while the guest runs → let the old one go |
 | server.settle_swap | the end of a swap that could go neither on nor back, whichever is right |
 | server.extend_volume | show the guest what the volume has grown to |
+| server.snapshot_volume | copy a volume for its backend, tell it |
 | server.delete | power off and forget → let volumes go → let ports go → remove disks |
 | server.cleanup | the same, on a host that was down when its server was deleted or built elsewhere |
 | host.cache_image | fetch an image before a server needs it |
@@ -284,6 +285,13 @@ ACTIONS = Registry(
     Action(
         "server.extend_volume",
         (Step("extend", volumes.extend, no_undo="a guest that sees the volume's size is as it should be"),),
+    ),
+    Action(
+        "server.snapshot_volume",
+        (
+            Step("copy", volumes.snapshot, undo=volumes.give_snapshot_up),
+            Step("tell", volumes.tell_snapshot, no_undo="what is told is true"),
+        ),
     ),
     *(
         Action(

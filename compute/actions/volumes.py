@@ -253,6 +253,33 @@ def settle_swap(run: Run) -> dict[str, Any]:
     return {}
 
 
+# -- snapshot --------------------------------------------------------------------
+
+
+def snapshot(run: Run) -> None:
+    """For a backend that can't take one while a guest has the volume open: a copy, to the file that it has made."""
+    volume = _here(run, run.arguments["device"])
+    guest = GuestSpec.from_dict(run.arguments["guest"])
+    _driver(run).snapshot_volume(guest, volume, run.arguments["new_file"], run.check_cancelled)
+
+
+def give_snapshot_up(run: Run) -> None:
+    """The backend need not wait for it any longer."""
+    _report(run, "error")
+
+
+def tell_snapshot(run: Run) -> None:
+    """The copy is whole; what becomes of it is the backend's."""
+    _patiently(run, lambda: _report(run, "creating", "90%"))
+
+
+def _report(run: Run, status: str, progress: str | None = None) -> None:
+    try:
+        _attachments(run).api.report_snapshot(run.arguments["snapshot_id"], status, progress)
+    except (NotFound, BadRequest):
+        return  # nobody waits for it any more
+
+
 # -- extend ----------------------------------------------------------------------
 
 

@@ -272,6 +272,19 @@ class ComputeDriver(abc.ABC):
         """
 
     @abc.abstractmethod
+    def snapshot_volume(
+        self, guest: GuestSpec, volume: Mapping[str, Any], target: str, check: Callable[[], None]
+    ) -> None:
+        """Copy a volume in a file as it is at one moment to ``target``, a file of its backend that is there already.
+
+        The guest goes on with its own file, whatever happens; the copy is in qcow2, by itself, and on the disk. Its
+        file systems are held still at that moment if its image says that it has an agent (hw_qemu_guest_agent).
+        Again: it is made anew. ``check`` is called now and then meanwhile, and raises to give up.
+        :raises BadRequest: the volume is none in a plain file, or ``target`` is none of its backend's.
+        :raises Conflict: its image asks for stillness (os_require_quiesce), and no agent answers.
+        """
+
+    @abc.abstractmethod
     def quiesce(self, server_id: str) -> None:
         """Have the guest's agent write out its file systems and hold them still.
 

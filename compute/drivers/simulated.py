@@ -437,6 +437,14 @@ class SimulatedDriver(base.ComputeDriver):
             lambda has: dict((new_id, size) if key == old_id else (key, value) for key, value in has.items()),
         )
 
+    def snapshot_volume(
+        self, guest: GuestSpec, volume: Mapping[str, Any], target: str, check: Callable[[], None]
+    ) -> None:
+        self._before("snapshot_volume")
+        if str(volume["volume_id"]) not in self.volumes_of(guest.server_id):
+            raise NotFound(f"server {guest.server_id} has no volume {volume['volume_id']} on this host")
+        check()
+
     def quiesce(self, server_id: str) -> None:
         self._before("quiesce")
         if self._known(server_id)["power_state"] != PowerState.RUNNING:

@@ -543,6 +543,58 @@ def test_a_volume_that_can_not_be_made_fails_the_server(stack: Stack) -> None:
     settle(stack.cloud)
 
 
+def test_snapshots_that_the_servers_host_takes(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a backend that can't take them while a guest has the volume open."""
+    server_id, volume_id = stack.server(), stack.plane.make()
+    stack.attach(server_id, volume_id)
+    stack.plane.wait(volume_id, "in-use")
+    settle(stack.cloud)
+    taken: list[str] = []
+    monkeypatch.setattr(BackendDriver, "snapshots_by_hosts", lambda _self, _volume: True)
+    monkeypatch.setattr(BackendDriver, "prepare_copy", lambda _self, snapshot: f"/new/{snapshot.id}.part")
+
+    def take(self: BackendDriver, snapshot: Any) -> Any:
+        taken.append(snapshot.id)
+        return self.create_snapshot(snapshot)
+
+    monkeypatch.setattr(BackendDriver, "take_copy", take)
+    asked = {"snapshot": {"volume_id": volume_id, "name": "s", "force": True}}
+
+    def snapshot(status: str) -> str:
+        made = stack.plane.call("POST", "/snapshots", asked)["snapshot"]["id"]
+        path = f"/snapshots/{made}"
+
+        def now() -> str:
+            return str(stack.plane.call("GET", path)["snapshot"]["status"])
+
+        wait_for(lambda: now() == status, f"the snapshot is {status}", 60, now)
+        return str(made)
+
+    first = snapshot("available")
+    assert taken == [first]
+    # its host does its part once, however often it is asked
+    info = {"snapshot_id": first, "type": "copy", "new_file": "/new/again.part"}
+    body = {"snapshot": {"volume_id": volume_id, "create_info": info}}
+    path = "/os-assisted-volume-snapshots"
+    assert stack.api.post(path, body, as_=ADMIN, status=200).json["snapshot"]["volumeId"] == volume_id
+    stack.api.post(path, body, as_=OWNER, status=403)
+    info["type"] = "qcow2"
+    stack.api.post(path, body, as_=ADMIN, status=400)
+    kinds = [row["kind"] for row in stack.cloud.intents(server_id)]
+    assert kinds.count("server.snapshot_volume") == 1
+
+    def fail(*_args: Any) -> None:
+        raise DriverError("the host's disk is full")
+
+    monkeypatch.setattr(SimulatedDriver, "snapshot_volume", fail)
+    second = snapshot("error")
+    assert taken == [first]
+    for each in (first, second):
+        stack.plane.call("DELETE", f"/snapshots/{each}")
+    stack.cloud.delete(server_id)
+    settle(stack.cloud)
+
+
 def test_a_volume_backed_server_is_copied_by_snapshots(stack: Stack) -> None:
     """Its image has no data; a server made from it has volumes of its own."""
     devices = [

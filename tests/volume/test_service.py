@@ -161,7 +161,7 @@ def test_servers_that_do_not_hear_of_an_extension(cloud: Cloud, monkeypatch: pyt
     made = cloud.api.volume(status=None)
     cloud.wait(f"/volumes/{made['id']}", available)
     arguments = {"size_gib": 2, "server_ids": ["a", "b", "c", "d"]}
-    context = {"project_id": "project-1", "user_id": "u", "request_id": "req-1"}
+    context = {key: cloud.api.intents(made["id"])[0][key] for key in ("project_id", "user_id", "request_id")}
     run = Run("i", "volume.extend", 1, made["id"], arguments, {}, cloud.role.workers["w1@sim"], context)
     assert volume_actions._tell_servers(run) == {"size_gib": 2}
     assert compute.told == [["a", "b", "c", "d"], ["b", "c"], ["c"]]

@@ -159,6 +159,18 @@ class VolumeDriver(abc.ABC):
     def create_snapshot(self, snapshot: Snapshot) -> Location:
         """:raises Conflict: the volume is attached and the backend can't do it meanwhile."""
 
+    def snapshots_by_hosts(self, volume: Volume) -> bool:
+        """Must the host of the server that has this volume open copy it, since nobody else can do it safely?"""
+        return False
+
+    def prepare_copy(self, snapshot: Snapshot) -> str:
+        """The path of a file, as hosts see it, that the copy of an attached volume is to be written to."""
+        raise NotImplementedError
+
+    def take_copy(self, snapshot: Snapshot) -> Location:
+        """The copy is whole and on the disk: it is the snapshot. :raises DriverError: it is not what it should be."""
+        raise NotImplementedError
+
     @abc.abstractmethod
     def delete_snapshot(self, snapshot: Snapshot) -> None:
         """Volumes made from it live on."""

@@ -12,7 +12,8 @@ whatever the size; so does a clone, which is a second empty file on the layer. A
 stands on it. A reference is written before the file that needs it and removed after it,
 so a crash leaves a layer too many, never one too few (``sweep`` finds those).
 
-A snapshot of an attached volume would need QEMU to switch files under the guest: it is refused. A chain of
+Of a volume that a guest has open nobody here touches the file: for a snapshot the guest's host has its QEMU copy the
+whole content to a file that is made for it, and that becomes a layer by itself (``snapshots_by_hosts``). A chain of
 more than MAX_DEPTH layers is flattened when the next snapshot is taken. Files' names and formats are
 ours alone: nothing that a guest writes can make QEMU open another file.
 """
@@ -20,6 +21,7 @@ ours alone: nothing that a guest writes can make QEMU open another file.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -35,6 +37,7 @@ from oslo_config import cfg
 from core import qemu_img
 from core.errors import BadRequest, Conflict, DriverError
 from core.files import to_disk
+from volume.drivers.backends import BACKEND_OPTS
 from volume.drivers.base import Disk, Location, Pool, Progress, Snapshot, Volume, VolumeDriver, whole_disk
 from volume.drivers.encrypted_files import EncryptedFiles
 
@@ -59,13 +62,41 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     return [("files", OPTS)]
 
 
+class FolderLock:
+    """One at a time changes who stands on which layer: of all threads, and of all processes and hosts with the folder.
+
+    By flock, which NFS passes on to its server; a process that dies has let go.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._threads = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._threads.acquire()
+        try:
+            self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(self._handle, fcntl.LOCK_EX)
+            except OSError:
+                os.close(self._handle)
+                raise
+        except BaseException:
+            self._threads.release()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._handle)
+        self._threads.release()
+
+
 class FileDriver(VolumeDriver):
     """See the module."""
 
     protocol = "file"
 
     def __init__(self, conf: cfg.ConfigOpts, group: str) -> None:
-        conf.register_opts(OPTS, group=group)
+        conf.register_opts([*BACKEND_OPTS, *OPTS], group=group)
         self._conf = conf
         self._options = conf[group]
         self._root = Path(self._options.path)
@@ -74,7 +105,7 @@ class FileDriver(VolumeDriver):
         self._refs = self._root / "refs"
         self._snapshots = self._root / "snapshots"
         self._mode = int(self._options.file_mode, 8)
-        self._lock = threading.Lock()
+        self._lock = FolderLock(self._root / ".lock")
         self._encrypted = EncryptedFiles(self._root, self._mode)
 
     def start(self) -> None:
@@ -104,6 +135,8 @@ class FileDriver(VolumeDriver):
                 total_gib=round(usage.total / _GIB, 2),
                 free_gib=round(usage.free / _GIB, 2),
                 thin=True,
+                max_over_subscription_ratio=self._options.max_over_subscription_ratio,
+                reserved_percentage=self._options.reserved_percentage,
                 # two QEMU processes on one qcow2 file would destroy it
                 multiattach=False,
                 online_extend=True,
@@ -133,7 +166,11 @@ class FileDriver(VolumeDriver):
         part = target.with_suffix(f".{uuid.uuid4().hex[:8]}.part")
         arguments = ["create", "-q", "-f", "qcow2", "-o", "lazy_refcounts=on"]
         if layer is not None:
-            self._refer(layer, owner)
+            # who lets go of a layer looks for references first: from here it finds this one
+            with self._lock:
+                if not self._layer(layer).exists():
+                    raise DriverError(f"what {owner} is to be made from was deleted meanwhile")
+                self._refer(layer, owner)
             arguments += ["-b", str(self._layer(layer)), "-F", "qcow2"]
         try:
             qemu_img.qemu_img(self._conf, *arguments, str(part), str(size_bytes))
@@ -336,15 +373,53 @@ class FileDriver(VolumeDriver):
             with self._lock:
                 layer = self._settle(snapshot.volume)
                 self._refer(layer, snapshot.name)
-                part = self._snapshots / f".{snapshot.name}"
-                part.write_text(layer)
-                part.replace(self._snapshots / snapshot.name)
+                self._name_layer(snapshot, layer)
         return {"layer": layer}
+
+    def snapshots_by_hosts(self, volume: Volume) -> bool:
+        """QEMU has the file open: nobody else may change it, or read it while it changes."""
+        return not volume.header_bytes
+
+    def _copy_of(self, snapshot: Snapshot) -> tuple[str, Path]:
+        """(the layer that a host's copy will be, the file until then)"""
+        layer = f"copy-{snapshot.id}"
+        return layer, self._layer(layer).with_suffix(".part")
+
+    def prepare_copy(self, snapshot: Snapshot) -> str:
+        _, part = self._copy_of(snapshot)
+        if self._layer_of(snapshot) is None:
+            part.touch(mode=self._mode)
+            part.chmod(self._mode)
+        return str(part)
+
+    def take_copy(self, snapshot: Snapshot) -> Location:
+        layer, part = self._copy_of(snapshot)
+        if self._layer_of(snapshot) is None:
+            if part.exists():
+                told = qemu_img.info(self._conf, part, "qcow2")
+                data = (told.get("format-specific") or {}).get("data") or {}
+                if told.get("backing-filename") or data.get("data-file"):
+                    raise DriverError(f"the copy for snapshot {snapshot.id} stands on another file")
+                self._refer(layer, snapshot.name)
+                part.chmod(0o400)
+                to_disk(part)
+                part.replace(self._layer(layer))
+            if not self._layer(layer).exists():
+                raise DriverError(f"the copy for snapshot {snapshot.id} is gone")
+            self._name_layer(snapshot, layer)
+        return {"layer": layer}
+
+    def _name_layer(self, snapshot: Snapshot, layer: str) -> None:
+        """From here the layer is the snapshot."""
+        part = self._snapshots / f".{snapshot.name}"
+        part.write_text(layer)
+        part.replace(self._snapshots / snapshot.name)
 
     def delete_snapshot(self, snapshot: Snapshot) -> None:
         if snapshot.volume.header_bytes:
             self._encrypted.delete_snapshot(snapshot)
             return
+        self._copy_of(snapshot)[1].unlink(missing_ok=True)
         layer = self._layer_of(snapshot)
         (self._snapshots / snapshot.name).unlink(missing_ok=True)
         for held in (

@@ -24,6 +24,7 @@ from oslo_config import cfg
 from core import qemu_img
 from core.ceph import binding
 from core.errors import BadRequest, Conflict, DriverError
+from volume.drivers.backends import BACKEND_OPTS
 from volume.drivers.base import Disk, Location, Pool, Progress, Snapshot, Volume, VolumeDriver
 
 OPTS: list[cfg.Opt] = [
@@ -58,7 +59,7 @@ class RbdDriver(VolumeDriver):
     protocol = "ceph"
 
     def __init__(self, conf: cfg.ConfigOpts, group: str) -> None:
-        conf.register_opts(OPTS, group=group)
+        conf.register_opts([*BACKEND_OPTS, *OPTS], group=group)
         self._conf = conf
         self._options = conf[group]
         self._cluster: Any = None
@@ -135,6 +136,8 @@ class RbdDriver(VolumeDriver):
                 total_gib=round(free + stats.get("stored", stats["bytes_used"]) / _GIB, 2),
                 free_gib=round(free, 2),
                 thin=True,
+                max_over_subscription_ratio=self._options.max_over_subscription_ratio,
+                reserved_percentage=self._options.reserved_percentage,
                 capabilities={"storage_protocol": self.protocol, "vendor_name": self.vendor},
             )
         ]

@@ -22,6 +22,7 @@ from typing import Any
 from oslo_config import cfg
 
 from core.errors import BadRequest, Conflict, DriverError
+from volume.drivers.backends import BACKEND_OPTS
 from volume.drivers.base import Location, Pool, Progress, Snapshot, Volume, VolumeDriver
 
 OPTS: list[cfg.Opt] = [
@@ -57,7 +58,7 @@ class SimulatedDriver(VolumeDriver):
     keeps_data = False
 
     def __init__(self, conf: cfg.ConfigOpts, group: str) -> None:
-        conf.register_opts(OPTS, group=group)
+        conf.register_opts([*BACKEND_OPTS, *OPTS], group=group)
         self._conf = conf
         self._options = conf[group]
         self._folder = Path(self._options.state_dir) if self._options.state_dir else None
@@ -117,6 +118,8 @@ class SimulatedDriver(VolumeDriver):
                 total_gib=total,
                 free_gib=max(total - used, 0),
                 thin=True,
+                max_over_subscription_ratio=self._options.max_over_subscription_ratio,
+                reserved_percentage=self._options.reserved_percentage,
                 capabilities={"storage_protocol": self.protocol, "vendor_name": self.vendor},
             )
         ]

@@ -38,6 +38,12 @@ RULES = [
         "Tell of events that concern servers.",
         ("POST", "/os-server-external-events"),
     ),
+    rule(
+        "os-assisted-volume-snapshots:create",
+        SERVICE_OR_ADMIN,
+        "Have a server's host take a snapshot for a volume's backend.",
+        ("POST", "/os-assisted-volume-snapshots"),
+    ),
     rule("os-console-auth-tokens", SERVICE_OR_ADMIN, "Where a console's token leads.", ("GET", _TOKEN)),
     rule("extensions", ANYONE, "List extensions.", ("GET", "/extensions"), ("GET", "/extensions/{alias}")),
 ]

@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import libvirt
 from lxml import etree
 
-from compute.drivers.libvirt.disk_xml import DiskDevice, Names, scsi_controller
+from compute.drivers.libvirt.disk_xml import DiskDevice, Names, Source, scsi_controller
 from core.errors import Conflict, DriverError
 
 LOG = logging.getLogger(__name__)
@@ -133,6 +134,46 @@ def _copy(domain: Any, disk: Any, new: DiskDevice, check: Callable[[], None]) ->
             domain.blockJobAbort(target)
         except libvirt.libvirtError as error:
             LOG.info("the copy to %s is over: %s", new.source.name, error)
+        raise
+
+
+def copy_out(
+    domain: Any,
+    volume_id: str,
+    claims: Claims,
+    target: Source,
+    check: Callable[[], None],
+    still: Callable[[], AbstractContextManager[None]],
+) -> None:
+    """QEMU copies to ``target`` while the guest goes on writing to the volume; cut off, it is the volume at that moment.
+
+    ``still`` holds the guest's file systems for that moment. The guest never leaves its own file.
+    :raises DriverError: QEMU gave up, or the guest has no such volume.
+    """
+    disk = disk_of(domain, volume_id, claims, live=True)
+    if disk is None:
+        raise DriverError(f"the guest has no volume {volume_id}")
+    device = _target(disk)
+    if disk.find("mirror") is not None:
+        domain.blockJobAbort(device)  # what a process that died has left
+    copy = etree.Element("disk")
+    target.add_to(copy)
+    etree.SubElement(copy, "driver", type=target.format)
+    flags = libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT | libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB
+    domain.blockCopy(device, _text(copy), flags=flags)
+    try:
+        while not _is_ready(domain, device):
+            check()
+            time.sleep(_ROUNDS_S)
+        check()
+        with still():
+            # it ends when both are the same, which they are soon: the guest is still, or writes to both
+            domain.blockJobAbort(device)
+    except BaseException:
+        try:
+            domain.blockJobAbort(device)
+        except libvirt.libvirtError as error:
+            LOG.info("the copy to %s is over: %s", target.name, error)
         raise
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import libvirt
 from oslo_config import cfg
+from oslo_utils import strutils
 
 from compute.drivers.base import GuestSpec
 from compute.drivers.libvirt import domain_xml, guest_volumes
@@ -22,6 +23,7 @@ from compute.drivers.libvirt.host_volumes import HostVolumes
 from compute.drivers.libvirt.images import qemu_img
 from compute.volumes import is_read_only
 from core.errors import BadRequest, Conflict, DriverError
+from core.files import to_disk
 
 LOG = logging.getLogger(__name__)
 _GIB = 1 << 30
@@ -199,6 +201,53 @@ class VolumeMethods:
     def _resize_file(self, source: Source, size: int) -> None:
         qemu_img(self._conf, "resize", "-q", "--shrink", "-f", source.format, source.name, str(size))
 
+    def snapshot_volume(
+        self, guest: GuestSpec, volume: Mapping[str, Any], target: str, check: Callable[[], None]
+    ) -> None:
+        domain = self._require(guest.server_id)
+        volume_id = str(volume["volume_id"])
+        source = self._host_volumes.source(volume)
+        path = _snapshot_file(source, target)
+        running = self._try("look at the guest", domain.isActive)
+        properties = guest.image.properties if guest.image else {}
+        if not running:
+            qemu_img(
+                self._conf, "convert", "-q", "-W", "-t", "writeback", "-f", source.format, "-O", "qcow2",
+                source.name, str(path),
+            )  # fmt: skip
+        else:
+            claims = self._host_volumes.claims()
+            size = self._try("look at the volume", lambda: guest_volumes.size_of(domain, volume_id, claims))
+            # QEMU copies between two of one size only
+            qemu_img(self._conf, "create", "-q", "-f", "qcow2", str(path), str(size))
+            made = Source("file", str(path), "qcow2")
+            self._try(
+                f"copy volume {volume_id}",
+                lambda: guest_volumes.copy_out(
+                    domain, volume_id, claims, made, check, lambda: self._still(guest.server_id, properties)
+                ),
+            )
+        to_disk(path)
+
+    @contextlib.contextmanager
+    def _still(self, server_id: str, properties: Mapping[str, Any]) -> Iterator[None]:
+        """As the image's properties say: with its agent's help, without if there is none, or not at all without."""
+        required = strutils.bool_from_string(properties.get("os_require_quiesce"))
+        held = False
+        if required or strutils.bool_from_string(properties.get("hw_qemu_guest_agent")):
+            try:
+                self.quiesce(server_id)
+                held = True
+            except Conflict as error:
+                if required:
+                    raise
+                LOG.warning("server %s is copied as if the power had failed: %s", server_id, error)
+        try:
+            yield
+        finally:
+            if held:
+                self.unquiesce(server_id)
+
     def quiesce(self, server_id: str) -> None:
         domain = self._require(server_id)
         self._try("hold the guest's file systems still", lambda: guest_volumes.freeze(domain))
@@ -207,6 +256,19 @@ class VolumeMethods:
         domain = self._find(server_id)
         if domain is not None:
             self._try("let the guest's file systems go on", lambda: guest_volumes.thaw(domain))
+
+
+def _snapshot_file(source: Source, target: str) -> Path:
+    """The file that a backend has made for a copy. :raises BadRequest: it is not in the folder of the volume's backend."""
+    path = Path(target)
+    if source.kind != "file" or source.format != "qcow2" or source.luks_secret:
+        raise BadRequest("Only of volumes in plain files can a host take snapshots.")
+    root = Path(source.name).resolve().parent.parent
+    if path.is_symlink() or not path.is_file() or path.suffix != ".part":
+        raise BadRequest(f"There is no file {target} for a snapshot on this host.")
+    if root not in path.resolve().parents:
+        raise BadRequest(f"The file {target} is not in the folder of the volume's backend.")
+    return path
 
 
 def _luks_header_bytes(path: Path) -> int:

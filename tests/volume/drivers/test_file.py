@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from core import config, qemu_img
 from core.errors import BadRequest, Conflict, DriverError
 from tests.volume.drivers.contract import MIB, Contract, read, snapshot_of, volume, write
 from tests.volume.drivers.encrypted_contract import EncryptedContract
-from volume.drivers.base import Volume
+from volume.drivers.base import Snapshot, Volume
 from volume.drivers.file import MAX_DEPTH, FileDriver
 
 pytestmark = pytest.mark.skipif(
@@ -41,6 +42,50 @@ class TestEncrypted(EncryptedContract):
     """And that of encrypted volumes."""
 
 
+def test_the_pool_keeps_and_promises_what_is_configured(driver: FileDriver) -> None:
+    config.override(driver._conf, "files.reserved_percentage", 7)
+    config.override(driver._conf, "files.max_over_subscription_ratio", 1.5)
+    (pool,) = driver.pools()
+    assert (pool.reserved_percentage, pool.max_over_subscription_ratio) == (7, 1.5)
+
+
+def test_two_workers_on_one_folder(driver: FileDriver, tmp_path: Path) -> None:
+    """One makes volumes of a snapshot that the other deletes: each is whole, or is not made."""
+    (tmp_path / "mount").symlink_to(driver._root)  # the same share by another name
+    config.override(driver._conf, "files.path", str(tmp_path / "mount"))
+    other = FileDriver(driver._conf, "files")
+    other.start()
+    origin = volume()
+    driver.create(origin)
+    made: list[Volume] = []
+
+    def make(snapshot: Snapshot) -> None:
+        while True:
+            new = volume()
+            try:
+                other.create_from_snapshot(new, snapshot)
+            except DriverError:
+                return
+            made.append(new)
+
+    for number in range(5):
+        write(driver, origin, b"content %d" % number)
+        snapshot = snapshot_of(origin)
+        driver.create_snapshot(snapshot)
+        write(driver, origin, b"later")
+        thread = threading.Thread(target=make, args=(snapshot,))
+        thread.start()
+        while len(made) <= number:
+            assert thread.is_alive()
+        driver.delete_snapshot(snapshot)
+        thread.join()
+    for each in made:
+        assert read(driver, each, 8) == b"content "
+    for each in (origin, *made):
+        driver.delete(each)
+    assert files_in(driver) == [".lock"]
+
+
 def files_in(driver: FileDriver) -> list[str]:
     return sorted(str(path.relative_to(driver._root)) for path in driver._root.rglob("*") if path.is_file())
 
@@ -60,7 +105,7 @@ def test_nothing_stays_when_all_is_deleted(driver: FileDriver) -> None:
         driver.delete(each)
     assert read(driver, later, 1) == b"1"
     driver.delete(later)
-    assert files_in(driver) == []
+    assert files_in(driver) == [".lock"]
 
 
 def test_a_snapshot_of_an_unchanged_volume_costs_no_layer(driver: FileDriver) -> None:
@@ -166,7 +211,7 @@ def test_an_image_that_is_too_large_is_refused_and_leaves_nothing(driver: FileDr
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(image), "2G"], check=True)
     with pytest.raises(BadRequest, match="2 GiB is larger than the volume of 1 GiB"):
         driver.write_image(volume(), image, "qcow2", lambda _done: None)
-    assert files_in(driver) == []
+    assert files_in(driver) == [".lock"]
 
 
 def test_a_copy_that_is_called_off_leaves_nothing(driver: FileDriver, tmp_path: Path) -> None:
@@ -180,7 +225,7 @@ def test_a_copy_that_is_called_off_leaves_nothing(driver: FileDriver, tmp_path: 
     with pytest.raises(InterruptedError):
         driver.write_image(made, image, "raw", stop)
     assert not driver.exists(made)
-    assert files_in(driver) == []
+    assert files_in(driver) == [".lock"]
 
 
 def test_a_crash_between_link_and_replacement_loses_nothing(
@@ -203,7 +248,7 @@ def test_a_crash_between_link_and_replacement_loses_nothing(
     assert read(driver, again, 4) == b"safe"
     driver.delete_snapshot(again)
     driver.delete(made)
-    assert files_in(driver) == []
+    assert files_in(driver) == [".lock"]
 
 
 def _fail_on_create(crash: Any) -> Any:

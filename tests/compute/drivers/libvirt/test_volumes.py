@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 import subprocess
@@ -85,6 +86,67 @@ def writing(console: Shell, device: str) -> None:
         " 2>/dev/null; do i=$((i+8)); echo $i > /run/written; done) > /dev/null 2>&1 &"
     )
     wait_for(lambda: console.run("cat /run/written 2>/dev/null || true") != "", "the first writes", BOOT_S)
+
+
+def test_a_snapshot_of_a_file_volume_under_writes(
+    driver: LibvirtDriver,  # noqa: F811
+    tiny: Path,  # noqa: F811
+    files: FileDriver,
+) -> None:
+    """It holds what was written before it, and the guest goes on with its own file, whoever dies meanwhile."""
+    guest = make_guest(image=image(tiny), memory_mib=128)
+    boot(driver, guest)
+    volume = backed()
+    files.create(volume)
+    attached = described(files, volume)
+    snapshot = Snapshot(id=str(uuid.uuid4()), volume=volume, size_gib=1)
+    driver.connect_volume(attached)
+    driver.attach_volume(guest, attached)
+    with shell(driver, guest) as console:
+        disk = name_of(console, attached)
+        console.run(f"dd if=/dev/urandom of=/dev/{disk} bs=1M count=16 oflag=direct 2>/dev/null")
+        content = sha(console, disk, 16)
+        target = files.prepare_copy(snapshot)
+        outside = Path(target).parents[2] / "elsewhere.part"
+        outside.touch()
+        for wrong in (str(outside), str(files._file(volume)), target + ".none"):
+            with pytest.raises(BadRequest):
+                driver.snapshot_volume(guest, attached, wrong, lambda: None)
+        assert outside.stat().st_size == 0
+        strict = dataclasses.replace(
+            guest, image=dataclasses.replace(guest.image, properties={"os_require_quiesce": "yes"})
+        )
+        with pytest.raises(Conflict, match="no guest agent"):
+            driver.snapshot_volume(strict, attached, target, lambda: None)
+        writing(console, disk)
+        with pytest.raises(GiveUpError):
+            driver.snapshot_volume(guest, attached, target, give_up)
+        assert "mirror" not in live_xml(driver, guest)
+        driver.snapshot_volume(guest, attached, target, lambda: None)
+        assert "mirror" not in live_xml(driver, guest)
+        assert str(files._file(volume)) in live_xml(driver, guest)
+        for _ in range(2):
+            files.take_copy(snapshot)
+        # the guest still writes to its own file alone
+        console.run(f"dd if=/dev/zero of=/dev/{disk} bs=1M count=16 oflag=direct 2>/dev/null")
+        zeros = sha(console, disk, 16)
+    driver.power_off(guest.server_id, 0)
+    # of a guest that is off the host copies, too
+    again = Snapshot(id=str(uuid.uuid4()), volume=volume, size_gib=1)
+    driver.snapshot_volume(guest, attached, files.prepare_copy(again), lambda: None)
+    files.take_copy(again)
+    forget(driver, guest, attached)
+    restored = backed()
+    files.create_from_snapshot(restored, snapshot)
+    sums = []
+    for each in (restored, again, volume):
+        with files.open(each) as opened:
+            sums.append(hashlib.sha256(opened.read(16 * MIB)).hexdigest())
+    assert sums == [content, zeros, zeros]
+    for each in (snapshot, again):
+        files.delete_snapshot(each)
+    for each in (volume, restored):
+        files.delete(each)
 
 
 def test_a_file_volume_of_a_running_guest(
