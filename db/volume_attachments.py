@@ -93,16 +93,23 @@ def move(
     _follow(connection, volume)
 
 
-def remove(connection: sa.Connection, volume: Mapping[str, Any], identifier: str) -> None:
-    """The attachment is no more; the volume shows what is left."""
+def remove(
+    connection: sa.Connection, volume: Mapping[str, Any], identifier: str, *, repairs: bool = False
+) -> None:
+    """The attachment is no more; the volume shows what is left.
+
+    ``repairs``: an administrator detaches by force: what shows ``error``, too, follows its attachments again.
+    """
     connection.execute(attachments.delete().where(attachments.c.id == identifier))
-    _follow(connection, volume)
+    _follow(connection, volume, (*_FOLLOWS, "error") if repairs else _FOLLOWS)
 
 
-def _follow(connection: sa.Connection, volume: Mapping[str, Any]) -> None:
+def _follow(
+    connection: sa.Connection, volume: Mapping[str, Any], follows: tuple[str, ...] = _FOLLOWS
+) -> None:
     """The volume shows what its attachments say; while an intent runs on it, as soon as that has ended."""
     status = volume_status_of(each["status"] for each in of_volume(connection, volume["id"]))
-    if volume["status"] in _FOLLOWS:
+    if volume["status"] in follows:
         db_volumes.move(connection, volume, status)
     else:
         db_volumes.move(connection, volume, volume["status"], {"previous_status": status})

@@ -90,6 +90,8 @@ _RECORD: dict[str, tuple[type, ...]] = {
     "metadata": (dict,),
 }
 """What a record holds: key → types."""
+_SERVICE = "cinder.backup.drivers."
+"""What clients expect the names of targets to begin with in records."""
 _KEY = "encryption_key_id"
 """And this, of an encrypted backup: the key itself does not travel, so the other deployment must have the key manager."""
 _ADMIN = "volume_extension:backup_admin_actions:"
@@ -431,7 +433,8 @@ class BackupsController(Controller):
         if row[_KEY]:
             record[_KEY] = row[_KEY]
         text = base64.b64encode(orjson.dumps(record)).decode()
-        return {"backup-record": {"backup_service": row["service"] or "posix", "backup_url": text}}
+        service = _SERVICE + (row["service"] or "posix")
+        return {"backup-record": {"backup_service": service, "backup_url": text}}
 
     @operation("POST", "/backups/import_record", policy="backup:backup-import", body=IMPORT, status=201)
     def import_record(self, call: Call) -> dict[str, Any]:
@@ -442,7 +445,7 @@ class BackupsController(Controller):
         except (ValueError, binascii.Error):
             raise BadRequest("Invalid input received: Can't parse backup record.") from None
         checked = self._checked(record)
-        row, intent = self._import(call, asked["backup_service"], checked)
+        row, intent = self._import(call, asked["backup_service"].removeprefix(_SERVICE), checked)
         self.services.doorbells.ring_for(intent)
         return {"backup": brief(call, row)}
 

@@ -217,13 +217,13 @@ class VolumeAttachActionsController(Controller):
             return
         attachments_api.refuse_used(call, attachment)
         attachments_api.disconnect(call, attachment, force=True)
-        self._remove(attachment)
+        self._remove(attachment, repairs=True)
 
     @retrying
-    def _remove(self, attachment: Row) -> None:
+    def _remove(self, attachment: Row, *, repairs: bool = False) -> None:
         with self.services.databases.global_.write() as connection:
             volume = db_attachments.volume_for_update(connection, attachment["volume_id"])
-            db_attachments.remove(connection, volume, attachment["id"])
+            db_attachments.remove(connection, volume, attachment["id"], repairs=repairs)
 
     @operation(
         "POST",

@@ -111,6 +111,17 @@ def test_what_a_server_uses_its_owner_can_not_take_away(api: Api, used: None, as
     assert status_of(api, volume) == "in-use"
 
 
+def test_detached_by_force_a_volume_that_was_called_broken_is_free_again(api: Api, unused: None) -> None:
+    """What an administrator's reset said of it does not outlive the connection."""
+    volume = api.volume()["id"]
+    made = attach(api, volume, connector={"host": "c1"})
+    complete(api, made["id"])
+    api.action(volume, "os-reset_status", {"status": "error"}, as_=ADMIN, status=202)
+    api.action(volume, "os-force_detach", {"attachment_id": made["id"]}, as_=ADMIN, status=202)
+    shown = api.get(f"/volumes/{volume}")["volume"]
+    assert (shown["status"], shown["attachments"]) == ("available", [])
+
+
 def test_the_compute_service_may(api: Api, used: None) -> None:
     """With its service token beside the user's own."""
 

@@ -166,6 +166,7 @@ def test_backups(api: Api) -> None:
     assert "Incremental" in api.refused("delete", f"/backups/{made}", None, 400)
     assert api.intents(child)[0]["arguments"]["parent_id"] == made
     record = api.get(f"/backups/{made}/export_record", as_=ADMIN)
+    assert record["backup-record"]["backup_service"] == "cinder.backup.drivers.posix"
     api.refused("post", "/backups/import_record", record, 400, as_=ADMIN)
     api.refused("get", f"/backups/{made}/export_record", None, 403, as_=MEMBER)
     restored = api.post(f"/backups/{made}/restore", {"restore": {}}, status=202)["restore"]
