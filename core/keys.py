@@ -15,6 +15,7 @@ import base64
 import os
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from keystoneauth1 import exceptions as ks_exc
 from keystoneauth1.adapter import Adapter
@@ -67,6 +68,26 @@ class KeyManager:
         """What the key was named. :raises NotFound: there is no such key."""
         answer = self._call("GET", f"/secrets/{key_id}", what=f"Key {key_id}")
         return str(answer.json().get("name"))
+
+    def certificate(self, key_id: str, token: str) -> bytes:
+        """The content of a certificate that the owner of ``token`` may read.
+
+        :raises NotFound: there is none of this id, or not for them.
+        """
+        headers = {
+            "Accept": "application/octet-stream, application/pkix-cert, text/plain",
+            "X-Auth-Token": token,
+        }
+        answer = self._call(
+            "GET",
+            f"/secrets/{quote(key_id, safe='')}/payload",
+            allowed=(200, 400, 401, 403, 404, 406),
+            headers=headers,
+            authenticated=False,
+        )
+        if answer.status_code != 200:
+            raise NotFound(f"Certificate {key_id} could not be read at the key manager.")
+        return bytes(answer.content)
 
     def find(self, name: str) -> str | None:
         """The id of the key of this name; of several the first that was made."""

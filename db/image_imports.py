@@ -65,11 +65,13 @@ def begin(
     request: Mapping[str, Any],
     stores: Sequence[str],
     injected: Mapping[str, str] | None = None,
+    signature: Mapping[str, Any] | None = None,
 ) -> Row:
     """Write the intent; the image shows it. :raises Conflict: another import of it is not finished.
 
     ``request``: the body of the call; ``stores``: where the data is to go, none of which has it.
-    ``injected``: properties that the image gets with it.
+    ``injected``: properties that the image gets with it. ``signature``: what its data is verified with,
+    {"properties": of the signature, "certificate": base64}.
     :raises StaleGeneration: the image was changed since it was read.
     """
     method = request["method"]["name"]
@@ -86,6 +88,7 @@ def begin(
             "request": dict(request),
             # plug-ins change them, and a failure is to change nothing
             "formats": {name: image[name] for name in _FORMATS},
+            "signature": signature,
         },
         target=TARGET,
         project_id=image["owner"],

@@ -29,6 +29,7 @@ from image import cache, fetch, import_plugins, stores, transfer
 from image.drivers.base import Store
 from image.inspect import ContentMismatch, Inspection, Verdict
 from image.limits import Limits
+from image.signatures import CERTIFICATE, SignatureMismatch, Verifier, is_signed
 from image.transfer import Readable, Received
 
 LOG = logging.getLogger(__name__)
@@ -82,13 +83,19 @@ class ImageData:
     # -- upload ----------------------------------------------------------------
 
     def upload(
-        self, image: Image, body: Readable, declared: int | None, store_id: str | None = None
+        self,
+        image: Image,
+        body: Readable,
+        declared: int | None,
+        store_id: str | None = None,
+        verifier: Verifier | None = None,
     ) -> Received:
         """Take an image's data; afterwards it is active, or queued as if nothing had been.
 
         ``declared``: the announced bytes, None if unknown.
         :raises Conflict: the image is not queued. :raises TooLarge: over a limit.
         :raises ContentMismatch: not what disk_format says, or unsafe. :raises Gone:
+        :raises SignatureMismatch: not what was signed.
         """
         store = self.stores.get(store_id or self.stores.default)
         upload_id = str(uuid.uuid4())
@@ -103,8 +110,11 @@ class ImageData:
                 limit=room,
                 declared=declared,
                 inspection=inspection,
+                verifier=verifier,
                 progress=self._keeper(image["id"], upload_id),
             )
+            if verifier is not None:
+                verifier.verify()
             verdict = self.judge(image, inspection, received)
             self._finish(image, upload_id, received, verdict)
         except BaseException:
@@ -136,6 +146,19 @@ class ImageData:
         except BaseException:
             self._fail(image["id"], upload_id)
             raise
+
+    def certificate(self, image: Image, token: str) -> bytes | None:
+        """What the image's signature is verified with; None if it has none.
+
+        :raises SignatureMismatch: there is no such certificate for whoever has the token.
+        """
+        if not is_signed(image["properties"]):
+            return None
+        identifier = str(image["properties"][CERTIFICATE])
+        try:
+            return self._keys.certificate(identifier, token)
+        except NotFound as error:
+            raise SignatureMismatch(error.message) from error
 
     @retrying
     def _finish_staging(self, image_id: str, upload_id: str, size: int) -> None:

@@ -23,6 +23,10 @@ from core.errors import BadRequest, DriverError
 GROUP = "import_filtering"
 _CHUNK = 1 << 20
 _REDIRECTS = 5
+_EMBEDDING = [ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "::/96")]
+"""NAT64 and the old compatible addresses: their last 32 bits are an address of IPv4."""
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 OPTS: list[cfg.Opt] = [
     cfg.ListOpt("allowed_schemes", default=["http", "https"], help="Schemes of URLs: http, https."),
     cfg.ListOpt("disallowed_schemes", default=[], help="Refused if allowed_schemes is empty."),
@@ -65,7 +69,8 @@ class Fetcher:
         options = self._options
         for value, allowed, disallowed in (
             (parts.scheme, options.allowed_schemes, options.disallowed_schemes),
-            (parts.hostname, options.allowed_hosts, options.disallowed_hosts),
+            # a dot at the end names the same host
+            (parts.hostname.rstrip("."), options.allowed_hosts, options.disallowed_hosts),
             (str(port), options.allowed_ports, options.disallowed_ports),
         ):
             if (value not in allowed) if allowed else (value in disallowed):
@@ -80,11 +85,7 @@ class Fetcher:
             raise DriverError(f"The host {host} is not known.", cause=error) from error
         networks = [ipaddress.ip_network(text, strict=False) for text in self._options.allowed_networks]
         for text in found:
-            address = ipaddress.ip_address(text.partition("%")[0])
-            if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-                address = address.ipv4_mapped
-            public = address.is_global and not address.is_multicast
-            if not public and not any(address in network for network in networks):
+            if not _passes(text, networks):
                 raise BadRequest(f"The host {host} has an address that data may not come from.")
         return sorted(found)[0]
 
@@ -129,6 +130,28 @@ class Fetcher:
             return connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             raise DriverError("The web server gave no answer.", cause=error) from error
+
+
+def _passes(text: str, networks: list[Network]) -> bool:
+    """Is the address public, or one of ``networks``; and so whatever it wraps?"""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    if any(address in network for network in networks):
+        return True
+    return all(found.is_global and not found.is_multicast for found in (address, *_wrapped(address)))
+
+
+def _wrapped(address: Address) -> list[Address]:
+    """The addresses of IPv4 that a gateway may make of one of IPv6."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return []
+    found: list[Address] = [address.sixtofour] if address.sixtofour else []
+    if address.teredo:
+        found += address.teredo
+    if any(address in network for network in _EMBEDDING):
+        found.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return found
 
 
 def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:

@@ -11,6 +11,7 @@ data only when its location says so, which is written after its last byte.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import logging
 import time
@@ -29,6 +30,7 @@ from image.data import Gone, ImageData
 from image.fetch import Fetcher
 from image.import_plugins import Formats, Plugins
 from image.inspect import Inspection
+from image.signatures import SignatureMismatch, Verifier
 from lifecycle.steps import Action, Cancelled, Registry, Run, Step
 
 LOG = logging.getLogger(__name__)
@@ -55,7 +57,12 @@ class Importer:
 
     @contextlib.contextmanager
     def _source(
-        self, run: Run, image: Image, room: int, keep: Callable[[int], None]
+        self,
+        run: Run,
+        image: Image,
+        room: int,
+        keep: Callable[[int], None],
+        verifier: Verifier | None,
     ) -> Iterator[tuple[Iterator[bytes], Formats]]:
         """The data to store, and which formats of the image change with it."""
         if image["locations"]:
@@ -63,8 +70,10 @@ class Importer:
             return
         formats = self._plugins.formats(image["disk_format"], image["container_format"])
         with (
-            self._received(run, image) as chunks,
-            self._plugins.applied(chunks, image["disk_format"], formats, room, keep) as made,
+            self._received(run, image) as received,
+            self._plugins.applied(
+                _verified(received, verifier), image["disk_format"], formats, room, keep
+            ) as made,
         ):
             yield made, formats
 
@@ -91,7 +100,8 @@ class Importer:
         inspection = Inspection()
         try:
             keep = self._keeper(run, location_id)
-            with self._source(run, image, room, keep) as (chunks, formats):
+            verifier = None if image["locations"] else _verifier(run, image)
+            with self._source(run, image, room, keep, verifier) as (chunks, formats):
                 received = transfer.receive(
                     _Stream(chunks), store, name, limit=room, inspection=inspection, progress=keep
                 )
@@ -145,6 +155,25 @@ class Importer:
         """None of the stores had the data before."""
         with self._db.write() as connection:
             image_imports.drop(connection, run.resource_id, stores=run.arguments["stores"])
+
+
+def _verifier(run: Run, image: Image) -> Verifier | None:
+    """:raises SignatureMismatch: the image's signature was changed after the import began."""
+    if (signed := run.arguments.get("signature")) is None:
+        return None
+    if any(image["properties"].get(name) != value for name, value in signed["properties"].items()):
+        raise SignatureMismatch("The image's signature was changed during the import.")
+    return Verifier(signed["properties"], base64.b64decode(signed["certificate"]))
+
+
+def _verified(chunks: Iterator[bytes], verifier: Verifier | None) -> Iterator[bytes]:
+    """What came is what was signed, before plug-ins change it; raises at the end if it was not."""
+    for chunk in chunks:
+        if verifier is not None:
+            verifier.feed(chunk)
+        yield chunk
+    if verifier is not None:
+        verifier.verify()
 
 
 class _Stream:

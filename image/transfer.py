@@ -18,6 +18,7 @@ from typing import Protocol
 from core.errors import HaneulError, TooLarge
 from image.drivers.base import Store
 from image.inspect import Inspection
+from image.signatures import Verifier
 
 CHUNK = 1 << 20
 DEPTH = 4
@@ -90,13 +91,15 @@ def receive(
     limit: int,
     declared: int | None = None,
     inspection: Inspection | None = None,
+    verifier: Verifier | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Received:
     """Store ``body`` under ``name``, return what it was.
 
     ``limit``: bytes that are allowed; ``declared``: bytes that were announced;
     ``progress`` is called with the bytes so far, about once per chunk, and may raise.
-    Nothing stays in the store when this raises, whatever it was.
+    Nothing stays in the store when this raises, whatever it was; but what ``verifier`` has
+    seen is for the caller to judge.
     :raises TooLarge: more than ``limit``. :raises Interrupted: less than declared.
     """
     if declared is not None and declared > limit:
@@ -112,6 +115,8 @@ def receive(
         return work
 
     workers = [_Worker(f"image-{algorithm}", digest(algorithm)) for algorithm in hashes]
+    if verifier is not None:
+        workers.append(_Worker("image-signature", _fed(verifier)))
     workers.append(_Worker("image-store", lambda chunks: stored.append(store.put(chunks, name))))
     try:
         size = _pump(body, workers, limit, declared, inspection, progress)
@@ -127,6 +132,14 @@ def receive(
         worker.join()
     _raise_first(workers)
     return Received(size, hashes["md5"].hexdigest(), "sha512", hashes["sha512"].hexdigest())
+
+
+def _fed(verifier: Verifier) -> Callable[[Iterator[bytes]], None]:
+    def work(chunks: Iterator[bytes]) -> None:
+        for chunk in chunks:
+            verifier.feed(chunk)
+
+    return work
 
 
 def _raise_first(workers: list[_Worker]) -> None:

@@ -13,6 +13,7 @@ from api.image.common import find, permit
 from api.image.services import ImageServices
 from core.errors import BadRequest, Forbidden, HaneulError, NotFound, Unsupported
 from db.images import Image
+from image.signatures import Verifier
 
 _BINARY = "application/octet-stream"
 
@@ -53,7 +54,9 @@ class ImageDataController(Controller):
         missing = [name for name in ("disk_format", "container_format") if not image[name]]
         if missing and image["status"] == "queued":
             raise BadRequest(f"Properties {', '.join(missing)} must be set prior to saving data.")
-        self.services.data.upload(image, environ["wsgi.input"], declared, store)
+        certificate = self.services.data.certificate(image, call.context.auth_token or "")
+        verifier = Verifier(image["properties"], certificate) if certificate is not None else None
+        self.services.data.upload(image, environ["wsgi.input"], declared, store, verifier)
 
     @operation("GET", "/images/{image_id}/file", policy="download_image", late_policy=True)
     def download(self, call: Call) -> webob.Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,6 +19,7 @@ from db.image_imports import Row
 from db.images import Image
 from db.sessions import retrying
 from image.imports import METHODS
+from image.signatures import NAMES, Verifier
 
 _BINARY = "application/octet-stream"
 _IMPORT = v.obj(
@@ -84,6 +86,7 @@ class ImportsController(Controller):
             self.services.fetcher.check(body["method"]["uri"])
 
         plugins = self.services.import_plugins
+        signature = self._signature(call) if method != "copy-image" else None
 
         @retrying
         def begin() -> None:
@@ -95,9 +98,21 @@ class ImportsController(Controller):
                 if method == "glance-direct" and image_imports.staged(connection, image["id"]) is None:
                     raise Conflict("The data of the image is still being staged.")
                 injected = {} if method == "copy-image" else plugins.injected(call.context.roles)
-                image_imports.begin(connection, image, call.context, body, stores, injected)
+                image_imports.begin(connection, image, call.context, body, stores, injected, signature)
 
         begin()
+
+    def _signature(self, call: Call) -> dict[str, Any] | None:
+        """What the import will verify the data with: the worker has no token to ask for the certificate."""
+        with self.services.databases.global_.read() as connection:
+            image = find(call, connection)
+        permit(call, image)
+        found = self.services.data.certificate(image, call.context.auth_token or "")
+        if found is None:
+            return None
+        properties = {name: image["properties"][name] for name in NAMES}
+        Verifier(properties, found)  # what can't be verified is refused now
+        return {"properties": properties, "certificate": base64.b64encode(found).decode()}
 
     def _check_state(self, image: Image, method: str) -> None:
         if image["status"] != _FROM[method]:

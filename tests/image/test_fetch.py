@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import ipaddress
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from oslo_config import cfg
 
 from core import config
 from core.errors import BadRequest, DriverError
+from image import fetch
 from image.fetch import Fetcher
 
 DATA = b"data" * 1000
@@ -96,7 +98,7 @@ def test_lists() -> None:
             only.check(url)
     not_those = make(disallowed_hosts=["bad.example"], allowed_ports=[], disallowed_ports=["25"])
     not_those.check("http://good.example:8080/")
-    for url in ("http://bad.example/", "http://good.example:25/"):
+    for url in ("http://bad.example/", "http://bad.example./", "http://good.example:25/"):
         with pytest.raises(BadRequest):
             not_those.check(url)
 
@@ -114,7 +116,21 @@ def test_data_and_redirects(port: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "::ffff:127.0.0.1", "0.0.0.0", "224.0.0.1"]
+    "address",
+    [
+        "127.0.0.1",
+        "10.0.0.1",
+        "169.254.169.254",
+        "0.0.0.0",
+        "224.0.0.1",
+        "::1",
+        "fe80::1%lo",
+        "fd00::1",
+        "::ffff:127.0.0.1",
+        "::127.0.0.1",
+        "64:ff9b::10.0.0.1",
+        "2002:7f00:1::",
+    ],
 )
 def test_a_name_that_means_something_inside(address: str, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -123,3 +139,20 @@ def test_a_name_that_means_something_inside(address: str, port: int, monkeypatch
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: [public, inside])
     with pytest.raises(BadRequest, match="may not come from"):
         read(make(allowed_ports=[str(port)]), f"http://example.org:{port}/data")
+
+
+@pytest.mark.parametrize(
+    ("address", "networks", "passes"),
+    [
+        ("64:ff9b::93.184.216.34", [], True),
+        ("2606:2800:220:1::1", [], True),
+        ("2002:a00:1::", [], False),
+        ("2002:a00:1::", ["2002::/16"], True),
+        ("::1", ["::1/128"], True),
+        ("::ffff:10.0.0.1", ["10.0.0.0/8"], True),
+        ("10.0.0.1", ["10.1.0.0/16"], False),
+    ],
+)
+def test_addresses_that_wrap_others(address: str, networks: list[str], passes: bool) -> None:
+    found = [ipaddress.ip_network(text) for text in networks]
+    assert fetch._passes(address, found) is passes

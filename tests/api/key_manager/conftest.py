@@ -62,7 +62,9 @@ class Wsgi:
     def request(self, url: str, method: str, **options: Any) -> Answer:
         assert options.pop("timeout") > 0
         assert options.pop("log") is False, "a body would stand in the debug log"
-        headers = {**options.get("headers", {}), "X-Auth-Token": self._token}
+        headers = {**options.get("headers", {})}
+        if options.pop("authenticated", True):
+            headers["X-Auth-Token"] = self._token
         if "json" in options:
             sent = self._app.post_json(url, options["json"], headers=headers, status="*")
         else:
