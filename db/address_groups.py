@@ -10,7 +10,7 @@ from oslo_db import exception as db_exc
 
 from db import network_base as base
 from db.network_base import TABLES
-from db.network_errors import conflict, not_found
+from db.network_errors import bad_request, conflict, not_found
 
 groups = TABLES["address_groups"]
 RBAC = "address_group"
@@ -38,12 +38,12 @@ def change_addresses(
 ) -> None:
     """Add or remove; the caller holds the group's row.
 
-    :raises Conflict: what shall be added is there. :raises NotFound: what shall go is not.
+    :raises BadRequest: what shall be added is there. :raises NotFound: what shall go is not.
     """
     present = set(group["addresses"])
     if add:
         if both := present.intersection(asked):
-            raise conflict(
+            raise bad_request(
                 "AddressesAlreadyExist",
                 f"Addresses {sorted(both)} already exist in the address group {group['id']}.",
             )

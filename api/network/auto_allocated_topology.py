@@ -24,7 +24,7 @@ from db import security_groups as db_security_groups
 from db import subnet_pools as db_subnet_pools
 from db import subnets as db_subnets
 from db.network_base import TABLES
-from db.network_errors import conflict, not_found
+from db.network_errors import conflict
 from db.sessions import retrying
 
 topologies = TABLES["auto_allocated_topologies"]
@@ -178,7 +178,7 @@ class AutoAllocatedTopologyController(Controller):
         with self.services.databases.global_.write() as connection:
             row = self._find(connection, project_id)
             if row is None:
-                raise not_found("AutoAllocatedTopologyNotFound", "Auto allocated topology of", project_id)
+                return  # as in upstream: what is wished is so already
             router = base.find(connection, db_routers.MODEL, row["router_id"], base.GOD, lock=True)
             for subnet in db_routers.attached(connection, router["id"]):
                 if subnet["network_id"] != row["network_id"]:

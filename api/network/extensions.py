@@ -96,7 +96,7 @@ class ExtensionsController(Controller):
         """Show an extension."""
         alias = call.params["alias"]
         if alias not in EXTENSIONS:
-            raise not_found("ExtensionNotFound", "Extension", alias)
+            raise not_found("HTTPNotFound", "Extension", alias)
         return {"extension": view(alias)}
 
     @operation("GET", "/service-providers", policy="get_service_provider")

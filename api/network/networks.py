@@ -15,7 +15,7 @@ from api.network.resource import ResourceController, Row
 from db import network_base as base
 from db import networks as db_networks
 from db import security_groups as db_security_groups
-from db.network_errors import bad_request, invalid_input
+from db.network_errors import conflict, invalid_input
 
 _ADMIN: dict[str, Any] = {"create_rule": True, "update_rule": True}
 ATTRIBUTES: dict[str, Attr] = {
@@ -90,7 +90,7 @@ class NetworksController(ResourceController):
             sa.select(table.c.id).where(table.c.is_default.is_(True), table.c.id != (network_id or ""))
         ).first()
         if other is not None:
-            raise bad_request(
+            raise conflict(
                 "DefaultExternalNetworkExists", f"A default external network already exists: {other[0]}."
             )
 

@@ -14,7 +14,7 @@ from db import network_base as base
 from db import ports as db_ports
 from db import routers as db_routers
 from db import subnets as db_subnets
-from db.network_errors import conflict
+from db.network_errors import bad_request, conflict
 
 BODY = v.obj({"subnet_id": a.or_null(a.string(36)), "port_id": a.or_null(a.string(36))})
 Row = dict[str, Any]
@@ -119,7 +119,7 @@ class Interfaces:
             if not gone:
                 raise db_routers.interface_missing(router["id"], port_id=port_id)
             if subnet_id and subnet_id not in [each["id"] for each in gone]:
-                raise conflict(
+                raise bad_request(
                     "SubnetMismatchForPort",
                     f"Subnet on port {port_id} does not match the requested subnet {subnet_id}.",
                 )

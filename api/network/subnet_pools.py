@@ -116,7 +116,7 @@ class SubnetPoolsController(SharedResourceController):
             )
             if scope["ip_version"] != row["ip_version"]:
                 raise bad_request(
-                    "IllegalSubnetPoolIpVersionAssociation",
+                    "IllegalSubnetPoolIpVersionAssociationToAddressScope",
                     "Illegal subnetpool association: subnetpool and address scope are of different IP versions.",
                 )
         db_subnet_pools.check_scope(connection, row, row["prefixes"], row["address_scope_id"])
@@ -164,7 +164,7 @@ class SubnetPoolsController(SharedResourceController):
                     new = _without(row["prefixes"], asked)
                     used = [net for net, _ in db_subnet_pools.used(connection, row["id"])]
                     if not _cover(new, [str(net) for net in used]):
-                        raise conflict(
+                        raise bad_request(
                             "IllegalSubnetPoolPrefixUpdate", "Some of these prefixes are in use by subnets."
                         )
                 self._check(call, connection, {**row, "prefixes": new})

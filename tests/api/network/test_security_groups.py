@@ -157,7 +157,7 @@ def test_address_groups(api: Api, group: str) -> None:
     path = f"/address-groups/{made['address_group']['id']}"
     added = api.put(f"{path}/add_addresses", {"addresses": ["10.1.0.0/24"]})["address_group"]["addresses"]
     assert added == ["10.0.0.1/32", "10.1.0.0/24"]
-    api.refused("put", f"{path}/add_addresses", {"addresses": ["10.1.0.0/24"]}, 409, "AddressesAlreadyExist")
+    api.refused("put", f"{path}/add_addresses", {"addresses": ["10.1.0.0/24"]}, 400, "AddressesAlreadyExist")
     api.refused("put", f"{path}/remove_addresses", {"addresses": ["10.9.0.0/24"]}, 404, "AddressesNotFound")
     api.request("put", f"{path}/add_addresses", {"addresses": ["10.1.0.9/24"]}, status=400)
     user = rule(api, group, remote_address_group_id=made["address_group"]["id"])

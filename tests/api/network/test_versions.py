@@ -33,7 +33,7 @@ def test_extensions_are_those_that_are_served(api: Api) -> None:
     # what is not served is not promised
     assert not aliases & {"trunk", "segment", "metering", "dvr", "l3-ha", "bgp"}
     assert api.get("/extensions/router")["extension"]["alias"] == "router"
-    api.refused("get", "/extensions/trunk", None, 404, "ExtensionNotFound")
+    api.refused("get", "/extensions/trunk", None, 404, "HTTPNotFound")
 
 
 def test_every_call_is_declared(services: NetworkServices) -> None:
