@@ -39,6 +39,8 @@ _GIB = 1 << 30
 _NEW, _UNMANAGED, _TEMPORARY = "new-", "unmanaged-", "copied-"
 _ZERO_FROM = "haneul_zero_from_"
 _OF = "haneul_of_"
+_METADATA_FULL = 95.0
+"""percent; at 100 a pool fails, with all that is in it"""
 OPTS: list[cfg.Opt] = [
     cfg.StrOpt("volume_group", default="cinder-volumes", help="driver=lvm: the volume group."),
     cfg.StrOpt(
@@ -101,8 +103,10 @@ class LvmDriver(VolumeDriver):
             if pool is None:
                 raise DriverError(f"thin pool {self._pool} is gone")
             total = pool.size_bytes
-            # a pool whose metadata is full takes no more, whatever room there is for data
-            free = int(total * (100 - max(pool.data_percent, pool.metadata_percent)) / 100)
+            free = int(total * (100 - pool.data_percent) / 100)
+            if pool.metadata_percent >= _METADATA_FULL:
+                LOG.error("thin pool %s needs room for metadata: lvextend --poolmetadatasize", self._pool)
+                free = 0  # it takes no more, whatever room there is for data
         else:
             space = self._group.space()
             total, free = space.total_bytes, space.free_bytes

@@ -46,8 +46,8 @@ class Lio(Target):
         library = self._library()
         try:
             _DATABASE.mkdir(parents=True, exist_ok=True)
-            library.RTSRoot()
-            library.FabricModule("iscsi").version  # noqa: B018 - loads the kernel's module
+            library.RTSRoot()  # loads the kernel's module
+            (_CONFIGFS / "iscsi").mkdir(exist_ok=True)  # and this the one for iSCSI
         except (library.RTSLibError, OSError) as error:
             raise DriverError(f"the kernel offers no iSCSI targets (LIO): {error}", cause=error) from error
 
