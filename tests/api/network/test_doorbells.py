@@ -23,6 +23,7 @@ QUIET = {
     "QuotasController",
     "TagsController",
     "AgentsController",
+    "DefaultSecurityGroupRulesController",
     # no network, group or policy is on a host before something is in it or has it
     "NetworksController.create",
     "NetworksController.delete",
@@ -48,6 +49,9 @@ class World:
                     connection,
                     {"agent_type": network_agents.L2_AGENT, "binary": "b", "host": host, "cell_id": 1},
                 )
+            l3 = {"agent_type": network_agents.L3_AGENT, "binary": "b", "host": "h1"}
+            l3["configurations"] = {"interface_mappings": {}}
+            self.l3_agent = network_agents.report(connection, l3)
         outside, _ = api.external()
         self.outside = outside["id"]
         self.network = api.network()["id"]
@@ -110,6 +114,9 @@ BEFORE: dict[str, Callable[[World], Any]] = {
     "PortBindingsController.activate": World.second_binding,
     "PortBindingsController.delete": World.second_binding,
     "SecurityGroupsController.delete": lambda w: w.put(f"/ports/{w.port}", {"port": {"security_groups": []}}),
+    "AgentSchedulersController.add_router": lambda w: w.api.delete(
+        f"/agents/{w.l3_agent}/l3-routers/{w.router}", as_=ADMIN
+    ),
     "RoutersController.delete": lambda w: [
         w.api.delete(f"/floatingips/{w.floating_ip}"),
         w.put(f"/routers/{w.router}/remove_router_interface", {"subnet_id": w.subnet}),
@@ -126,6 +133,16 @@ BEFORE: dict[str, Callable[[World], Any]] = {
 }
 ROUTE = {"destination": "192.0.2.0/24", "nexthop": "10.0.0.200"}
 CASES: dict[str, Case] = {
+    "AgentSchedulersController.add_router": (
+        lambda w: w.api.request(
+            "post", f"/agents/{w.l3_agent}/l3-routers", {"router_id": w.router}, as_=ADMIN, status=201
+        ),
+        lambda w, said: w.router in said.routers,
+    ),
+    "AgentSchedulersController.remove_router": (
+        lambda w: w.api.delete(f"/agents/{w.l3_agent}/l3-routers/{w.router}", as_=ADMIN),
+        lambda w, said: w.router in said.routers and w.router in said.hosts["h1"].routers,
+    ),
     "NetworksController.update": (
         lambda w: w.put(f"/networks/{w.network}", {"network": {"admin_state_up": False}}),
         lambda w, said: w.network in said.networks,
