@@ -67,14 +67,19 @@ SNAPSHOT = _table(
     Transition(
         "snapshot.delete",
         "delete",
-        ("available", "error", "error_deleting"),
+        ("available", "error", "error_deleting", "error_unmanaging"),
         "deleting",
         GONE,
         "error_deleting",
     ),
     Transition("snapshot.force_delete", "delete", None, "deleting", GONE, "error_deleting", overtakes=True),
     Transition(
-        "snapshot.unmanage", "unmanage", ("available", "error"), "unmanaging", GONE, "error_unmanaging"
+        "snapshot.unmanage",
+        "unmanage",
+        ("available", "error", "error_unmanaging"),
+        "unmanaging",
+        GONE,
+        "error_unmanaging",
     ),
 )
 
@@ -144,18 +149,6 @@ def volume_status_of(attachments: Iterable[str]) -> str:
         if attachment in found:
             return volume
     return "available"
-
-
-NOT_CARRIED_OUT = frozenset({"snapshot.manage", "snapshot.unmanage"})
-"""Kinds that no worker of this release knows: asked for, they are refused instead of waiting for ever."""
-
-
-def carried_out(kind: str) -> None:
-    """:raises BadRequest: no worker of this release does it."""
-    if kind in NOT_CARRIED_OUT:
-        raise BadRequest(
-            f"Invalid input received: {kind} is not carried out by this release; nothing has changed."
-        )
 
 
 def check(

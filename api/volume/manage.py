@@ -9,11 +9,10 @@ import sqlalchemy as sa
 from api.common import validation as v
 from api.common.operations import Call, Controller, operation
 from api.volume import common, schemas, snapshots, volume_create, volume_views
-from core import volume_states
 from core.errors import BadRequest, NotFound
 from db import intents as db_intents
 from db import snapshots as db_snapshots
-from db import volume_quotas, volume_services, volume_types
+from db import volume_moves, volume_quotas, volume_services, volume_types
 from db import volumes as db_volumes
 from db.sessions import retrying
 from db.volume_base import Row, intents, pools
@@ -208,11 +207,14 @@ class ManageSnapshotsController(Controller):
 
     @retrying
     def _manage(self, call: Call, asked: dict[str, Any]) -> tuple[Row, Row]:
-        volume_states.carried_out("snapshot.manage")
         with self.services.databases.global_.write() as connection:
             volume = db_volumes.get(connection, asked["volume_id"])
             if volume["host"] is None:
                 raise BadRequest(f"Invalid volume: Volume {volume['id']} is on no backend.")
+            if volume["encrypted"]:
+                raise BadRequest("Invalid volume: snapshots of an encrypted volume can't be managed.")
+            if volume["migration_status"] in volume_moves.MOVING:
+                raise BadRequest(f"Invalid volume: Volume {volume['id']} is being migrated.")
             values = {
                 "name": asked.get("name"),
                 "description": asked.get("description"),

@@ -11,7 +11,6 @@ from api.common import validation as v
 from api.common.operations import Call, Controller, operation
 from api.volume import common, schemas
 from api.volume.volumes import META, METADATA, VolumeMetadataController
-from core import volume_states
 from core.errors import BadRequest
 from db import snapshots as db_snapshots
 from db import volume_quotas
@@ -204,6 +203,8 @@ class SnapshotsController(Controller):
             row = self._row(call, connection)
             if row["group_snapshot_id"] is not None:
                 raise BadRequest(f"Invalid snapshot: Snapshot {row['id']} is part of a group snapshot.")
+            if kind == "snapshot.unmanage" and row["encryption_key_id"]:
+                raise BadRequest("Invalid snapshot: one of an encrypted volume can't be unmanaged.")
             return db_snapshots.begin(connection, call.context, row, kind)
 
     # -- actions -------------------------------------------------------------
@@ -255,7 +256,6 @@ class SnapshotsController(Controller):
     )
     def unmanage(self, call: Call) -> None:
         """Forget a snapshot and leave its data where they are."""
-        volume_states.carried_out("snapshot.unmanage")
         self.services.doorbells.ring_for(self._begin(call, "snapshot.unmanage"))
 
     @operation(

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from api.common import validation as v
 from api.common.operations import Call, Controller, operation
 from api.volume import common, schemas, volume_create, volume_views
+from core import volume_states
 from core.errors import BadRequest, NotFound
 from db import volume_moves
 from db import volumes as db_volumes
@@ -99,6 +100,8 @@ COLUMNS = {
     "consumes_quota": "use_quota",
 }
 """Filters of lists → columns; host and the newer ones are added by ``_columns``."""
+DELETABLE = volume_states.SNAPSHOT["snapshot.delete"].from_ or ()
+"""statuses of snapshots that a deletion of their volume takes along"""
 _PAIRS = {"metadata": "metadata", "glance_metadata": "image_metadata"}
 
 
@@ -217,10 +220,7 @@ def delete(call: Call, *, cascade: bool = False, force: bool = False) -> Row:
         below = db_volumes.snapshots_of(connection, row["id"])
         if below and not cascade:
             raise BadRequest(f"Invalid volume: Volume still has {len(below)} dependent snapshots.")
-        if (
-            any(each["status"] not in ("available", "error", "error_deleting") for each in below)
-            and not force
-        ):
+        if any(each["status"] not in DELETABLE for each in below) and not force:
             raise BadRequest("Invalid volume: a snapshot of it is neither available nor in error.")
         if any(each["group_snapshot_id"] for each in below):
             raise BadRequest("Invalid volume: a snapshot of it is part of a group snapshot.")

@@ -381,6 +381,37 @@ def _import(cloud: VolumeCloud, scene: Scene) -> None:
     cloud.api.post("/backups/import_record", {"backup-record": record}, as_=ADMIN, status=201)
 
 
+def _let_go_snapshot(cloud: VolumeCloud, scene: Scene) -> None:
+    path = f"/snapshots/{scene.resource}/action"
+    cloud.api.post(path, {"os-unmanage": {}}, as_=ADMIN, status=202)
+
+
+def _take_snapshot_over(cloud: VolumeCloud, scene: Scene) -> None:
+    host = str((cloud.row("volumes", scene.volume) or {})["host"])
+    driver = cloud.looking[host.partition("#")[0]].driver
+    driver.start()
+    gone = scene.more["snapshot"]
+    (free,) = (each for each in driver.manageable_snapshots() if gone in each["reference"]["source-name"])
+    assert scene.volume in free["source_reference"]["source-name"]
+    asked = {"volume_id": scene.volume, "ref": free["reference"]}
+    made = cloud.api.post("/manageable_snapshots", {"snapshot": asked}, as_=ADMIN, version="3.8", status=202)
+    scene.resource = made["snapshot"]["id"]
+
+
+def _unmanaged_snapshot(cloud: VolumeCloud) -> Scene:
+    scene = _snapshotted(cloud)
+    _let_go_snapshot(cloud, scene)
+    cloud.settle()
+    return scene
+
+
+def _is_still_there(cloud: VolumeCloud, scene: Scene) -> None:
+    """What was let go can be taken over again, with what it held."""
+    _take_snapshot_over(cloud, scene)
+    cloud.settle()
+    _restorable(cloud, scene)
+
+
 CASES: dict[str, Case] = {
     "backup.create": Case(_incremental, _back_up, _holds_new),
     "backup.restore": Case(_backed_up, _restore),
@@ -400,6 +431,8 @@ CASES: dict[str, Case] = {
     "volume.reimage": Case(_for_image, _reimage),
     "snapshot.create": Case(_kept, _snapshot, _restorable),
     "snapshot.delete": Case(_snapshotted, _delete_snapshot),
+    "snapshot.manage": Case(_unmanaged_snapshot, _take_snapshot_over, _restorable),
+    "snapshot.unmanage": Case(_snapshotted, _let_go_snapshot, _is_still_there),
     "snapshot.force_delete": Case(_snapshotted, _force_snapshot),
     "group.create": Case(_group_taken, _copy_group),
     "group.delete": Case(_a_group, _delete_group),

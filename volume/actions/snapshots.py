@@ -77,10 +77,30 @@ def _remove(run: Run) -> None:
         worker.driver.delete_snapshot(snapshot)
 
 
+def _manage(run: Run) -> dict[str, Any]:
+    worker: VolumeWorker = run.worker
+    snapshot = worker.snapshot(run.resource_id)
+    location, size = worker.driver.manage_snapshot(snapshot, run.arguments["ref"])
+    return {"provider_location": location, "size_gib": size}
+
+
+def _unmanage(run: Run) -> None:
+    worker: VolumeWorker = run.worker
+    snapshot = worker.snapshot_or_none(run.resource_id)
+    if snapshot is not None:
+        worker.driver.unmanage_snapshot(snapshot)
+
+
 _DELETE = (Step("data", _remove, no_undo="what is deleted stays so"),)
 MOVES.add(Action("snapshot.create", (Step("data", _create, _remove),)))
 for _action in (
     Action("snapshot.delete", _DELETE, undo_on_failure=False),
     Action("snapshot.force_delete", _DELETE, undo_on_failure=False),
+    Action("snapshot.manage", (Step("take_over", _manage, _unmanage),)),
+    Action(
+        "snapshot.unmanage",
+        (Step("let_go", _unmanage, no_undo="the data stays where it is"),),
+        undo_on_failure=False,
+    ),
 ):
     ACTIONS.add(_action)

@@ -238,6 +238,14 @@ class VolumeDriver(abc.ABC):
     def unmanage(self, volume: Volume) -> None:
         """Let go of the volume; its data stays."""
 
+    def manage_snapshot(self, snapshot: Snapshot, reference: Mapping[str, Any]) -> tuple[Location, int]:
+        """Take over an existing snapshot of the volume, as ``manage`` does. :raises BadRequest:"""
+        raise BadRequest("This backend takes over no existing snapshots.")
+
+    def unmanage_snapshot(self, snapshot: Snapshot) -> None:
+        """Let go of the snapshot; its data stays. :raises BadRequest: this backend can't."""
+        raise BadRequest("This backend does not let go of snapshots.")
+
 
 def whole_disk(path: Path, qemu_format: str) -> Disk:
     """A file or block device of this host for QEMU's tools."""

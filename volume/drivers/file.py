@@ -53,6 +53,7 @@ OPTS: list[cfg.Opt] = [
     cfg.StrOpt("file_mode", default="0600", regex="^0[0-7]{3}$", help="driver=file: mode of volumes' files."),
 ]
 _GIB = 1 << 30
+_FREE = "unmanaged-"
 _STALE_S = 3600
 """Nobody writes to a file that has not changed for so long."""
 
@@ -560,6 +561,51 @@ class FileDriver(VolumeDriver):
                 self._flatten(self._file(volume))
                 self._let_go(str(below), volume.name)
             self._file(volume).replace(folder / f"{volume.name}.qcow2")
+
+    # Snapshots that were let go: PATH/snapshots/unmanaged-ID holds the layer and whose snapshot it was.
+
+    def manageable_snapshots(self) -> list[dict[str, Any]]:
+        found = []
+        for file in sorted(self._snapshots.glob(f"{_FREE}*")):
+            layer, volume_name = file.read_text().split()
+            size = int(qemu_img.info(self._conf, self._layer(layer), "qcow2")["virtual-size"])
+            found.append({"reference": {"source-name": file.name}, "size": -(-size // _GIB),
+                          "source_reference": {"source-name": volume_name},
+                          "safe_to_manage": True, "reason_not_safe": None})  # fmt: skip
+        return found
+
+    def manage_snapshot(self, snapshot: Snapshot, reference: Mapping[str, Any]) -> tuple[Location, int]:
+        """What was let go of this volume's. :raises BadRequest:"""
+        name = str(reference.get("source-name") or "")
+        free = self._snapshots / name
+        plain = Path(name).name == name and name.startswith(_FREE)
+        layer = self._layer_of(snapshot)
+        if layer is None:
+            layer, owner = free.read_text().split() if plain and free.is_file() else ("", "")
+            if owner != snapshot.volume.name or snapshot.volume.header_bytes:
+                raise BadRequest(f"The volume has no snapshot {name!r} to manage (source-name).")
+            with self._lock:
+                self._refer(layer, snapshot.name)
+                self._name_layer(snapshot, layer)
+        if plain:
+            free.unlink(missing_ok=True)
+            (self._refs / layer / name).unlink(missing_ok=True)
+        size = int(qemu_img.info(self._conf, self._layer(layer), "qcow2")["virtual-size"])
+        return {"layer": layer}, -(-size // _GIB)
+
+    def unmanage_snapshot(self, snapshot: Snapshot) -> None:
+        if snapshot.volume.header_bytes:
+            raise BadRequest("A snapshot of an encrypted volume can't be let go: its key would go.")
+        layer, name = self._layer_of(snapshot), f"{_FREE}{snapshot.id}"
+        if layer is None:
+            return
+        with self._lock:
+            self._refer(layer, name)
+            part = self._snapshots / f".{name}"
+            part.write_text(f"{layer} {snapshot.volume.name}")
+            part.replace(self._snapshots / name)
+        (self._snapshots / snapshot.name).unlink(missing_ok=True)
+        self._let_go(layer, snapshot.name)
 
 
 def _direct(folder: Path) -> bool:

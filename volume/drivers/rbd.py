@@ -46,6 +46,9 @@ OPTS: list[cfg.Opt] = [
     ),
 ]
 _GIB = 1 << 30
+_CLONE = "clone-"
+_OWN_SNAPSHOTS = ("snapshot-", _CLONE)
+"""what names of snapshots begin with that this driver makes"""
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
@@ -211,7 +214,7 @@ class RbdDriver(VolumeDriver):
         return self._location(volume)
 
     def clone(self, volume: Volume, source: Volume) -> Location:
-        moment = f"clone-{volume.id}"
+        moment = f"{_CLONE}{volume.id}"
         with self._pool() as pool:
             if not self.exists(volume):
                 with self._rbd.Image(pool, source.name) as image, contextlib.suppress(self._rbd.ImageExists):
@@ -296,14 +299,11 @@ class RbdDriver(VolumeDriver):
             self._discard(pool, f"{volume.name}.part")
             try:
                 with self._rbd.Image(pool, volume.name) as image:
-                    own = [
-                        each["name"]
-                        for each in image.list_snaps()
-                        if image.snap_get_namespace_type(each["id"]) == self._rbd.RBD_SNAP_NAMESPACE_TYPE_USER
-                    ]
+                    own = [each["name"] for each in self._snapshots_of(image)]
+                    if any(not name.startswith(_CLONE) for name in own):
+                        # known here, let go of, or an administrator's
+                        raise Conflict("The volume has snapshots.")
                     for name in own:
-                        if name.startswith("snapshot-"):
-                            raise Conflict("The volume has snapshots.")
                         image.remove_snap(name)  # what an interrupted clone left
             except self._rbd.ImageNotFound:
                 return
@@ -337,6 +337,11 @@ class RbdDriver(VolumeDriver):
         with self._image(snapshot.volume.name) as image, contextlib.suppress(self._rbd.ImageExists):
             image.create_snap(snapshot.name)
         return {"image": snapshot.volume.name, "snapshot": snapshot.name}
+
+    def _snapshots_of(self, image: Any) -> list[dict[str, Any]]:
+        """Those that have names; not those that Ceph keeps for clones."""
+        user = self._rbd.RBD_SNAP_NAMESPACE_TYPE_USER
+        return [each for each in image.list_snaps() if image.snap_get_namespace_type(each["id"]) == user]
 
     def delete_snapshot(self, snapshot: Snapshot) -> None:
         with (
@@ -457,6 +462,42 @@ class RbdDriver(VolumeDriver):
     def unmanage(self, volume: Volume) -> None:
         with self._pool() as pool, contextlib.suppress(self._rbd.ImageNotFound):
             self._rbd.RBD().rename(pool, volume.name, f"unmanaged-{volume.id}")
+
+    def manageable_snapshots(self) -> list[dict[str, Any]]:
+        found = []
+        with self._pool() as pool:
+            for name in self._rbd.RBD().list(pool):
+                if not name.startswith("volume-") or name.endswith(".part"):
+                    continue
+                with self._rbd.Image(pool, name, read_only=True) as image:
+                    taken = [
+                        each
+                        for each in self._snapshots_of(image)
+                        if not each["name"].startswith(_OWN_SNAPSHOTS)
+                    ]
+                for each in taken:
+                    found.append({"reference": {"source-name": each["name"]}, "size": -(-each["size"] // _GIB),
+                                  "source_reference": {"source-name": name},
+                                  "safe_to_manage": True, "reason_not_safe": None})  # fmt: skip
+        return found
+
+    def manage_snapshot(self, snapshot: Snapshot, reference: Mapping[str, Any]) -> tuple[Location, int]:
+        """A snapshot of the volume's image, by its name."""
+        name = str(reference.get("source-name") or "")
+        with self._image(snapshot.volume.name) as image:
+            sizes = {each["name"]: each["size"] for each in self._snapshots_of(image)}
+            if snapshot.name not in sizes:
+                if name not in sizes or name.startswith(_OWN_SNAPSHOTS):
+                    raise BadRequest(f"The volume's image has no snapshot {name!r} to manage (source-name).")
+                image.rename_snap(name, snapshot.name)
+                sizes[snapshot.name] = sizes[name]
+        location = {"image": snapshot.volume.name, "snapshot": snapshot.name}
+        return location, -(-sizes[snapshot.name] // _GIB)
+
+    def unmanage_snapshot(self, snapshot: Snapshot) -> None:
+        with self._image(snapshot.volume.name) as image:
+            if any(each["name"] == snapshot.name for each in self._snapshots_of(image)):
+                image.rename_snap(snapshot.name, f"unmanaged-{snapshot.id}")
 
 
 class _Source(NamedTuple):

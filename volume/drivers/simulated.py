@@ -38,6 +38,7 @@ OPTS: list[cfg.Opt] = [
 _TOKEN = 256
 _FREE = "unmanaged-"
 """what names of things begin with that were let go"""
+_FREE_SNAPSHOT = _FREE + "snapshot-"
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
@@ -218,7 +219,7 @@ class SimulatedDriver(VolumeDriver):
         return [
             {"reference": {"source-name": name}, "size": each["size"], "safe_to_manage": True}
             for name, each in sorted(self._things.items())
-            if name.startswith(_FREE)
+            if name.startswith(_FREE) and not name.startswith(_FREE_SNAPSHOT)
         ]
 
     def manage(self, volume: Volume, reference: Mapping[str, Any]) -> tuple[Location, int]:
@@ -237,3 +238,35 @@ class SimulatedDriver(VolumeDriver):
         if volume.name in self._things:
             self._put(_FREE + volume.name, self._need(volume.name))
             self._remove(volume.name)
+
+    def manageable_snapshots(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "reference": {"source-name": name},
+                "source_reference": {"source-name": f"volume-{each['of']}"},
+                "size": each["size"],
+                "safe_to_manage": True,
+            }
+            for name, each in sorted(self._things.items())
+            if name.startswith(_FREE_SNAPSHOT)
+        ]
+
+    def manage_snapshot(self, snapshot: Snapshot, reference: Mapping[str, Any]) -> tuple[Location, int]:
+        self._before("manage_snapshot")
+        name = str(reference.get("source-name") or "")
+        if snapshot.name not in self._things:
+            free = self._things.get(name) or {}
+            if not name.startswith(_FREE_SNAPSHOT) or free.get("of") != snapshot.volume.id:
+                raise BadRequest(f"The volume has no snapshot {name!r} to manage (source-name).")
+            self._put(snapshot.name, {**free, "volume": free["of"]})
+        self._remove(name)
+        return {"name": snapshot.name}, snapshot.size_gib
+
+    def unmanage_snapshot(self, snapshot: Snapshot) -> None:
+        self._before("unmanage_snapshot")
+        if snapshot.name in self._things:
+            had = dict(self._need(snapshot.name))
+            free = {**had, "of": had.pop("volume"), "size": snapshot.size_gib}
+            free.pop("volume")
+            self._put(_FREE_SNAPSHOT + snapshot.id, free)
+            self._remove(snapshot.name)

@@ -32,8 +32,6 @@ UNLIKE = {
     # offered to whoever has the key
     "POST /os-volume-transfer/{transfer_id}/accept": [400],
     "POST /volume-transfers/{transfer_id}/accept": [400],
-    # refused to everyone where no worker carries it out
-    f"{_SNAPSHOT} os-unmanage": [400, 404],
 }
 
 

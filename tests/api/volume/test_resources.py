@@ -206,10 +206,11 @@ def test_taking_over(api: Api) -> None:
     assert api.row(made["id"])["status"] == "unmanaging"
 
 
-def test_what_no_worker_does_is_refused_and_waits_for_nobody(api: Api) -> None:
-    """Intents that nobody carried out kept their snapshots in "managing" for ever."""
+def test_snapshots_are_taken_over_and_let_go(api: Api) -> None:
     made = api.volume()
-    body = {"snapshot": {"volume_id": made["id"], "ref": {"source-name": "stray"}}}
-    refused = api.post("/manageable_snapshots", body, as_=ADMIN, status=400)
-    assert "not carried out" in refused["badRequest"]["message"]
-    assert api.get("/snapshots")["snapshots"] == []
+    body = {"snapshot": {"volume_id": made["id"], "ref": {"source-name": "stray"}, "name": "s"}}
+    taken = api.post("/manageable_snapshots", body, as_=ADMIN, status=202)["snapshot"]
+    assert (taken["status"], taken["name"], taken["volume_id"]) == ("creating", "s", made["id"])
+    (intent,) = api.intents(taken["id"])
+    assert (intent["kind"], intent["arguments"]["ref"]) == ("snapshot.manage", {"source-name": "stray"})
+    api.post("/manageable_snapshots", body, status=403)

@@ -10,6 +10,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from core.errors import BadRequest, Conflict, HaneulError
 from volume.drivers.base import Snapshot, Volume, VolumeDriver
 
@@ -156,6 +158,38 @@ class Contract:
         driver.revert(made, snapshot)
         driver.delete_snapshot(snapshot)
         driver.delete(made)
+
+    def test_a_snapshot_is_let_go_and_taken_over(self, driver: VolumeDriver) -> None:
+        made, other = volume(), volume()
+        for each in (made, other):
+            driver.create(each)
+        write(driver, made, b"before")
+        first = snapshot_of(made)
+        driver.create_snapshot(first)
+        write(driver, made, b"behind")
+        try:
+            driver.unmanage_snapshot(first)
+        except BadRequest:
+            assert driver.manageable_snapshots() == [], "who lists them can let them go"
+            driver.delete_snapshot(first)
+        else:
+            driver.unmanage_snapshot(first)
+            (free,) = driver.manageable_snapshots()
+            assert (free["size"], free["safe_to_manage"]) == (1, True)
+            assert free["source_reference"] == {"source-name": made.name}
+            again = snapshot_of(made)
+            for wrong in ({"source-name": "none"}, {"source-name": "../x"}, {}):
+                with pytest.raises(BadRequest):
+                    driver.manage_snapshot(again, wrong)
+            with pytest.raises(BadRequest):
+                driver.manage_snapshot(snapshot_of(other), free["reference"])
+            for _ in range(2):
+                assert driver.manage_snapshot(again, free["reference"])[1] == 1
+            assert driver.manageable_snapshots() == []
+            assert read(driver, again, 6) == b"before"
+            driver.delete_snapshot(again)
+        for each in (made, other):
+            driver.delete(each)
 
     def test_extending_adds_zeros_and_repeats(self, driver: VolumeDriver) -> None:
         made = volume()
