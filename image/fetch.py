@@ -14,6 +14,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from oslo_config import cfg
@@ -53,6 +54,13 @@ class Fetcher:
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         conf.register_opts(OPTS, group=GROUP)
         self._options = conf[GROUP]
+
+    @classmethod
+    def of(cls, options: Any) -> Fetcher:
+        """One with lists of its own: ``options`` has values for ``OPTS``."""
+        made = cls.__new__(cls)
+        made._options = options
+        return made
 
     def check(self, url: str) -> SplitResult:
         """The URL in parts. :raises BadRequest: it does not pass the lists."""

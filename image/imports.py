@@ -4,6 +4,7 @@
 |---|---|---|
 | stores | for each store that does not have the data: inspect, hash and put it | what it put goes |
 
+Data that is registered by its location is inspected and hashed where it lies, and put nowhere.
 The first store gets the data from where the method says, the others from the first.
 A repeat leaves out the stores that have it already: an object is an image's
 data only when its location says so, which is written after its last byte.
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
+import hashlib
 import logging
 import time
 import uuid
@@ -21,7 +24,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from core.errors import DriverError, HaneulError, NotFound
+from core.errors import BadRequest, DriverError, HaneulError, NotFound
 from db import image_imports
 from db.images import Image
 from db.sessions import Databases, retrying
@@ -31,10 +34,13 @@ from image.fetch import Fetcher
 from image.import_plugins import Formats, Plugins
 from image.inspect import Inspection
 from image.signatures import SignatureMismatch, Verifier
+from image.transfer import Received
 from lifecycle.steps import Action, Cancelled, Registry, Run, Step
 
 LOG = logging.getLogger(__name__)
 METHODS = ("glance-direct", "web-download", "copy-image")
+ADD_LOCATION = "add-location"
+"""No method that clients name: ``POST …/locations`` registers data that lies somewhere else."""
 
 
 class Importer:
@@ -68,6 +74,10 @@ class Importer:
         if image["locations"]:
             yield self.data.open(image), {}
             return
+        if run.arguments["method"] == ADD_LOCATION:
+            store = self.data.stores.get(run.arguments["stores"][0])
+            yield _verified(store.get(run.arguments["uri"]), verifier), {}
+            return
         formats = self._plugins.formats(image["disk_format"], image["container_format"])
         with (
             self._received(run, image) as received,
@@ -93,7 +103,9 @@ class Importer:
         """Put the image's data into one more store. :raises Gone: the image was deleted."""
         image, store = self.image(run), self.data.stores.get(store_id)
         location_id = str(uuid.uuid4())
-        name = f"{image['id']}.{location_id[:8]}"
+        adopted = run.arguments["method"] == ADD_LOCATION
+        name = run.arguments["uri"] if adopted else f"{image['id']}.{location_id[:8]}"
+        sink: transfer.Sink = transfer.Nowhere() if adopted else store
         with self._db.write() as connection:
             room = self.data.limits.room(connection, image["owner"])
             image_imports.add_location(connection, image["id"], location_id, store_id, name, self._lease_s)
@@ -101,12 +113,25 @@ class Importer:
         try:
             keep = self._keeper(run, location_id)
             verifier = None if image["locations"] else _verifier(run, image)
+            expected = _Expected(run.arguments["request"].get("validation_data") or {})
             with self._source(run, image, room, keep, verifier) as (chunks, formats):
                 received = transfer.receive(
-                    _Stream(chunks), store, name, limit=room, inspection=inspection, progress=keep
+                    _Stream(expected.seen(chunks)),
+                    sink,
+                    name,
+                    limit=room,
+                    inspection=inspection,
+                    progress=keep,
+                )
+            if image["os_hash_algo"] not in (None, received.hash_algo):
+                # registered with another hash, which ``data.open`` has compared
+                received = dataclasses.replace(
+                    received, hash_algo=image["os_hash_algo"], hash_value=image["os_hash_value"]
                 )
             if image["os_hash_value"] not in (None, received.hash_value):
                 raise DriverError(f"The data of image {image['id']} is not what it was.")
+            if adopted:
+                received = expected.compared(received)
             image = {**image, **formats}
             verdict = self.data.judge(image, inspection, received)
             measured = {
@@ -174,6 +199,29 @@ def _verified(chunks: Iterator[bytes], verifier: Verifier | None) -> Iterator[by
         yield chunk
     if verifier is not None:
         verifier.verify()
+
+
+class _Expected:
+    """What whoever registers data says of it: {"os_hash_algo", "os_hash_value"}, or nothing."""
+
+    def __init__(self, said: dict[str, Any]) -> None:
+        self._algorithm, self._value = said.get("os_hash_algo"), said.get("os_hash_value")
+        self._digest = hashlib.new(self._algorithm) if self._algorithm else None
+
+    def seen(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            if self._digest is not None:
+                self._digest.update(chunk)
+            yield chunk
+
+    def compared(self, received: Received) -> Received:
+        """With the hash that was asked for. :raises BadRequest: the data is not what was said."""
+        if self._digest is None:
+            return received
+        assert self._algorithm is not None
+        if self._digest.hexdigest() != str(self._value).lower():
+            raise BadRequest(f"The {self._algorithm} of the data is not what the request said.")
+        return dataclasses.replace(received, hash_algo=self._algorithm, hash_value=self._digest.hexdigest())
 
 
 class _Stream:

@@ -8,6 +8,7 @@ those that an entry point in ``haneul.image.stores`` offers: a callable
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Sequence
@@ -18,19 +19,20 @@ import stevedore
 from oslo_config import cfg
 
 from core.errors import BadRequest, HaneulError, Unavailable
-from image.drivers import file, rbd, s3
-from image.drivers.base import Store
+from image import fetch
+from image.drivers import file, http, rbd, s3
+from image.drivers.base import COMMON_OPTS, Store
 
 LOG = logging.getLogger(__name__)
 GROUP = "image"
 OPTS: list[cfg.Opt] = [
-    cfg.DictOpt("stores", default={"file": "file"}, help="Stores: id:kind, …. Kinds: file, rbd, s3."),
+    cfg.DictOpt("stores", default={"file": "file"}, help="Stores: id:kind, …. Kinds: file, rbd, s3, http."),
     cfg.StrOpt("default_store", help="Where data goes when nobody says where; default: the first store."),
 ]
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
-    return [(GROUP, OPTS), ("image_store_file", [*file.OPTS, *rbd.OPTS, *s3.OPTS])]
+    return [(GROUP, OPTS), ("image_store_file", [*file.OPTS, *rbd.OPTS, *s3.OPTS, *HttpKind.OPTS])]
 
 
 class FileKind:
@@ -45,6 +47,18 @@ class FileKind:
             fsync=options.fsync,
             thin_provisioning=options.thin_provisioning,
         )
+
+
+class HttpKind:
+    """Makes read-only stores of web servers' data."""
+
+    OPTS: Sequence[cfg.Opt] = [
+        *COMMON_OPTS,
+        *(each for each in fetch.OPTS if each.name not in {found.name for found in COMMON_OPTS}),
+    ]
+
+    def __call__(self, store_id: str, options: Any, folder: Path) -> Store:
+        return http.HttpStore(store_id, options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,12 +91,33 @@ class Stores:
         self.default = conf.image.default_store or next(iter(self._stores))
         if self.default not in self._stores:
             raise Unavailable(f"[image]default_store {self.default} is not among the stores")
+        if self.get(self.default).read_only:
+            raise Unavailable(f"[image]default_store {self.default} is read only")
 
     def __contains__(self, store_id: str) -> bool:
         return store_id in self._stores
 
     def ids(self) -> list[str]:
         return list(self._stores)
+
+    def writable(self) -> list[str]:
+        return [store_id for store_id in self._stores if not self.get(store_id).read_only]
+
+    def of_url(self, url: str) -> Store:
+        """The store that data at this URL can be registered in.
+
+        Objects of our own stores can't: they are data of some image, perhaps somebody else's.
+        :raises BadRequest: there is none, or it refuses the URL.
+        """
+        stores = [each.store for each in self._stores.values() if isinstance(each.store, http.HttpStore)]
+        if not stores:
+            raise BadRequest("No store takes locations: none is of the kind http.")
+        for store in stores[:-1]:
+            with contextlib.suppress(BadRequest):
+                store.check(url)
+                return store
+        stores[-1].check(url)
+        return stores[-1]
 
     def get(self, store_id: str) -> Store:
         """:raises BadRequest: there is no such store."""
@@ -109,7 +144,7 @@ class Stores:
         return self._stores[store_id]
 
 
-_KINDS: dict[str, Any] = {"file": FileKind(), "rbd": rbd.RbdKind(), "s3": s3.S3Kind()}
+_KINDS: dict[str, Any] = {"file": FileKind(), "rbd": rbd.RbdKind(), "s3": s3.S3Kind(), "http": HttpKind()}
 
 
 def _kind(kind: str) -> Any:

@@ -12,11 +12,10 @@ import dataclasses
 import hashlib
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from core.errors import HaneulError, TooLarge
-from image.drivers.base import Store
 from image.inspect import Inspection
 from image.signatures import Verifier
 
@@ -26,6 +25,19 @@ DEPTH = 4
 
 class Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
+
+
+class Sink(Protocol):
+    """Where the bytes go: a store, or nowhere."""
+
+    def put(self, chunks: Iterable[bytes], name: str) -> int: ...
+
+
+class Nowhere:
+    """For data that is only measured."""
+
+    def put(self, chunks: Iterable[bytes], name: str) -> int:
+        return sum(len(chunk) for chunk in chunks)
 
 
 class Interrupted(HaneulError):
@@ -85,7 +97,7 @@ class _Abort(Exception):
 
 def receive(
     body: Readable,
-    store: Store,
+    store: Sink,
     name: str,
     *,
     limit: int,

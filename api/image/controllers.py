@@ -11,6 +11,7 @@ from api.image.image_data import ImageDataController
 from api.image.images import ImagesController
 from api.image.imports import ImportsController
 from api.image.info import InfoController
+from api.image.locations import LocationsController
 from api.image.members import MembersController
 from api.image.metadef_items import (
     MetadefObjectsController,
@@ -33,6 +34,7 @@ CONTROLLERS: tuple[Any, ...] = (
     InfoController,
     ImportsController,
     CacheController,
+    LocationsController,
     SchemasController,
     MetadefNamespacesController,
     MetadefResourceTypesController,

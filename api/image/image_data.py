@@ -46,8 +46,8 @@ class ImageDataController(Controller):
             raise Unsupported(f"Image data must come as Content-Type {_BINARY}.")
         declared = declared_size(call.request)
         store = call.request.headers.get("x-image-meta-store")
-        if store is not None:
-            self.services.data.stores.get(store)
+        if store is not None and self.services.data.stores.get(store).read_only:
+            raise BadRequest(f"Store {store} is read only.")
         with self.services.databases.global_.read() as connection:
             image = find(call, connection)
         permit(call, image)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,14 +11,14 @@ from api.common.operations import Call, Controller, operation
 from api.image.common import find, permit, refuse_nul, timestamp
 from api.image.image_data import declared_size
 from api.image.services import ImageServices
+from api.image.signing import signature_of
 from core.errors import BadRequest, Conflict, NotFound, Unsupported
 from core.intents import IntentState
 from db import image_imports
 from db.image_imports import Row
 from db.images import Image
 from db.sessions import retrying
-from image.imports import METHODS
-from image.signatures import NAMES, Verifier
+from image.imports import ADD_LOCATION, METHODS
 
 _BINARY = "application/octet-stream"
 _IMPORT = v.obj(
@@ -86,7 +85,7 @@ class ImportsController(Controller):
             self.services.fetcher.check(body["method"]["uri"])
 
         plugins = self.services.import_plugins
-        signature = self._signature(call) if method != "copy-image" else None
+        signature = signature_of(call) if method != "copy-image" else None
 
         @retrying
         def begin() -> None:
@@ -101,18 +100,6 @@ class ImportsController(Controller):
                 image_imports.begin(connection, image, call.context, body, stores, injected, signature)
 
         begin()
-
-    def _signature(self, call: Call) -> dict[str, Any] | None:
-        """What the import will verify the data with: the worker has no token to ask for the certificate."""
-        with self.services.databases.global_.read() as connection:
-            image = find(call, connection)
-        permit(call, image)
-        found = self.services.data.certificate(image, call.context.auth_token or "")
-        if found is None:
-            return None
-        properties = {name: image["properties"][name] for name in NAMES}
-        Verifier(properties, found)  # what can't be verified is refused now
-        return {"properties": properties, "certificate": base64.b64encode(found).decode()}
 
     def _check_state(self, image: Image, method: str) -> None:
         if image["status"] != _FROM[method]:
@@ -133,11 +120,12 @@ class ImportsController(Controller):
         if "stores" in body and header:
             raise BadRequest("Stores are named in the body and in a header: only one of them can be.")
         if body.get("all_stores"):
-            chosen = known.ids()
+            chosen = known.writable()
         else:
             chosen = body.get("stores") or [header or known.default]
         for store_id in chosen:
-            known.get(store_id)
+            if known.get(store_id).read_only:
+                raise BadRequest(f"Store {store_id} is read only.")
         if method != "copy-image":
             return list(chosen)
         have = {found["store"] for found in image["locations"]}
@@ -195,7 +183,7 @@ class ImportsController(Controller):
 def _task(row: Row) -> dict[str, Any]:
     return {
         "id": row["id"],
-        "type": "api_image_import",
+        "type": "location_import" if row["arguments"]["method"] == ADD_LOCATION else "api_image_import",
         "status": _STATUSES.get(IntentState(row["state"]), "failure"),
         "owner": row["project_id"],
         "expires_at": None,

@@ -1,4 +1,4 @@
-"""What this service offers: stores, import methods, usage; and the locations of data."""
+"""What this service offers: stores, import methods, usage; and removal from a store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from api.common.app import project_of
 from api.common.operations import NO_POLICY, Call, Controller, operation
 from api.image.common import find, permit
 from api.image.services import ImageServices
-from api.image.views import location_url
 from core.errors import Conflict, Forbidden, NotFound
 from db import image_imports
 from db.images import Image
@@ -17,7 +16,7 @@ from image.imports import METHODS
 
 
 class InfoController(Controller):
-    """/v2/info, /v2/stores and locations."""
+    """/v2/info and /v2/stores."""
 
     services: ImageServices
 
@@ -53,6 +52,8 @@ class InfoController(Controller):
         shown = {"id": store_id}
         if description := stores.configured(store_id).description:
             shown["description"] = description
+        if stores.get(store_id).read_only:
+            shown["read-only"] = "true"
         if store_id == stores.default:
             shown["default"] = "true"
         return shown
@@ -62,19 +63,6 @@ class InfoController(Controller):
         """Show the project's limits and what it uses of them."""
         with self.services.databases.global_.read() as connection:
             return {"usage": self.services.limits.usage(connection, project_of(call.context))}
-
-    @operation("GET", "/images/{image_id}/locations", policy="fetch_image_location", late_policy=True)
-    def locations(self, call: Call) -> list[dict[str, Any]]:
-        """List where the data of an image is; for services."""
-        with self.services.databases.global_.read() as connection:
-            image = find(call, connection)
-        permit(call, image)
-        stores = self.services.data.stores
-        return [
-            {"url": url, "metadata": found["metadata"]}
-            for found in image["locations"]
-            if (url := location_url(found, stores)) is not None
-        ]
 
     @operation(
         "DELETE",

@@ -52,6 +52,7 @@ RULES: list[oslo_policy.RuleDefault] = [
     _rule("get_image_location", PROJECT_READER_OR_ADMIN, "See where data is.", f"GET {_IMAGE}"),
     _rule("set_image_location", PROJECT_MEMBER_OR_ADMIN, "Say where data is.", f"PATCH {_IMAGE}"),
     _rule("delete_image_location", ADMIN, "Remove a location.", f"PATCH {_IMAGE}"),
+    _rule("add_image_location", PROJECT_MEMBER_OR_ADMIN, "Register data.", f"POST {_IMAGE}/locations"),
     _rule("fetch_image_location", _SERVICE, "List locations.", f"GET {_IMAGE}/locations"),
     _rule("add_member", PROJECT_MEMBER_OR_ADMIN, "Share with a project.", f"POST {_MEMBERS}"),
     _rule("delete_member", PROJECT_MEMBER_OR_ADMIN, "Stop sharing.", f"DELETE {_MEMBERS}/{{member_id}}"),

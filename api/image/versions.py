@@ -1,7 +1,7 @@
 """Version documents, and the OpenAPI document of this API.
 
 The image API has no microversions: minor versions are labels of what is offered.
-2.17 (services list and register locations of data) is not among them yet.
+2.18 (``/v2/cache`` of all nodes) is not among them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from api.common import openapi
 from api.common.operations import NO_POLICY, Call, Controller, operation
 
 PREFIX = "v2"
-CURRENT = "v2.16"
+CURRENT = "v2.17"
 SUPPORTED = (
+    "v2.16",
     "v2.15",
     "v2.14",
     "v2.13",

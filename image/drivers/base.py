@@ -43,6 +43,8 @@ class Store(abc.ABC):
 
     kind = ""
     """As /v2/info/stores/detail names it: file, rbd, …"""
+    read_only = False
+    """Only what is registered by its location is there."""
 
     def __init__(self, store_id: str) -> None:
         self.store_id = store_id

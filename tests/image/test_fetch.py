@@ -21,9 +21,11 @@ DATA = b"data" * 1000
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
+    data = DATA
+
     def do_GET(self) -> None:
         answers: dict[str, tuple[int, dict[str, str], bytes]] = {
-            "/data": (200, {"Content-Length": str(len(DATA))}, DATA),
+            "/data": (200, {"Content-Length": str(len(self.data))}, self.data),
             "/short": (200, {"Content-Length": str(len(DATA) + 1)}, DATA),
             "/moved": (302, {"Location": "/data"}, b""),
             "/round": (302, {"Location": "/round"}, b""),
