@@ -22,6 +22,23 @@ _TIME = {"type": "string", "minLength": 1, "maxLength": 64}
 _LIST_258 = v.query({**v.PAGING, "changes-since": _TIME}, additional=False)
 _LIST_266 = v.query({**v.PAGING, "changes-since": _TIME, "changes-before": _TIME}, additional=False)
 _RESULTS = {"done": "Success", "failed": "Error"}
+EVENTS = {
+    ("server.create", "power_on"): "compute__do_build_and_run_instance",
+    ("server.delete", "remove_disks"): "compute_terminate_instance",
+    ("server.start", "power_on"): "compute_start_instance",
+    ("server.stop", "power_off"): "compute_stop_instance",
+    ("server.reboot_soft", "reboot"): "compute_reboot_instance",
+    ("server.reboot_hard", "reboot"): "compute_reboot_instance",
+    ("server.create_image", "remove_snapshot"): "compute_snapshot_instance",
+    ("server.attach_interface", "attach"): "compute_attach_interface",
+    ("server.detach_interface", "ports"): "compute_detach_interface",
+    ("server.attach_volume", "attach"): "compute_attach_volume",
+    ("server.detach_volume", "let_go"): "compute_detach_volume",
+    ("server.swap_volume", "let_go"): "compute_swap_volume",
+    ("server.extend_volume", "extend"): "compute_extend_volume",
+}
+"""(kind, its last step) → upstream's event: clients wait for it, so it must mean that all is done. Other steps
+show as events of their own."""
 
 
 def name_of(kind: str) -> str:
@@ -50,7 +67,7 @@ def _event(call: Call, found: Located, row: Row, event: Mapping[str, Any], detai
     host = event.get("host") or row["target"]
     result = event.get("result")
     shown = {
-        "event": f"compute_{event['step']}",
+        "event": EVENTS.get((row["kind"], event["step"]), f"compute_{event['step']}"),
         "start_time": _text(event.get("started_at")),
         "finish_time": _text(event.get("finished_at")),
         "result": _RESULTS.get(str(result), result),

@@ -10,7 +10,9 @@ import pytest
 import webtest
 
 from api.compute.app import make_app
+from api.compute.instance_actions import EVENTS
 from api.compute.services import ComputeServices
+from compute.actions.servers import ACTIONS
 from compute.drivers.base import GuestSpec
 from db import cell_schema
 from tests.api.compute.conftest import ADMIN, MEMBER, OTHER, READER, Api
@@ -241,6 +243,20 @@ def test_events_by_microversion(api: Api, services: ComputeServices) -> None:
     assert set(shown("2.84")["events"][0]) == base | {"hostId", "details"}
     event = shown("2.62", ADMIN)["events"][0]
     assert (event["event"], event["result"], event["host"]) == ("compute_define", "Success", "h1")
+
+
+def test_the_last_step_shows_as_the_event_that_clients_wait_for(api: Api, services: ComputeServices) -> None:
+    assert {(kind, ACTIONS[kind].steps[-1].name) for kind, _ in EVENTS} == set(EVENTS)
+    server_id = booted(api, services)
+    stop = act(api, server_id, "os-stop").headers["x-openstack-request-id"]
+    (intent,) = [each for each in intents_of(services, server_id, 1) if each["kind"] == "server.stop"]
+    event = {"step": "power_off", "result": "done", "started_at": "2026-01-01T00:00:00"}
+    with services.databases.cell(1).write() as connection:
+        intents = cell_schema.intents
+        connection.execute(intents.update().where(intents.c.id == intent["id"]).values(events=[event]))
+    path = f"/servers/{server_id}/os-instance-actions/{stop}"
+    (shown,) = api.get(path, version="2.51").json["instanceAction"]["events"]
+    assert (shown["event"], shown["result"]) == ("compute_stop_instance", "Success")
 
 
 def test_actions_of_deleted_servers_from_2_21(api: Api, services: ComputeServices) -> None:
