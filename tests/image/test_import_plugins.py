@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from core import config
+from core import config, qemu_img
+from core.errors import DriverError
 from tests.image.test_imports import Glance
 from tests.image.test_imports import glance as glance
 
@@ -144,3 +145,41 @@ def test_properties_are_added_but_not_for_everyone(glance: Glance) -> None:
     assert imported(glance, DISK, "raw")["source"] == "import"
     config.override(glance.services.conf, "inject_metadata_properties.ignore_user_roles", ["member"])
     assert "source" not in imported(glance, DISK, "raw")
+
+
+def test_no_conversion_writes_a_larger_file_than_is_allowed(glance: Glance, tmp_path: Path) -> None:
+    big = tmp_path / "big.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(big), "2G"], check=True)
+    glance.services.conf.register_opts(qemu_img.OPTS, group=qemu_img.GROUP)
+    configure(glance, "image_conversion", qemu_img__file_size_gib=1)
+    shown = imported(glance, big.read_bytes(), "qcow2")
+    assert (shown["status"], shown["disk_format"]) == ("uploading", "qcow2")
+    assert "qemu-img convert failed" in glance.task(shown["id"])["message"]
+    assert left_over(glance) == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "work"),
+    [
+        # some minutes of work; and buffers of 256 MiB
+        ("cpu_s", 1, ("-c", "100000000", "-d", "1", "-s", "512")),
+        ("memory_mib", 64, ("-c", "16", "-d", "16", "-s", "16M")),
+    ],
+)
+def test_qemu_img_ends_at_its_limits(
+    glance: Glance, tmp_path: Path, limit: str, value: int, work: tuple[str, ...]
+) -> None:
+    disk, conf = tmp_path / "disk", glance.services.conf
+    with disk.open("wb") as file:
+        file.truncate(512 * MIB)
+    small = ("bench", "-q", "-c", "1", "-f", "raw", str(disk))
+    settings = {"cpu_s": 60, "memory_mib": 4096, limit: value}
+    conf.register_opts(qemu_img.OPTS, group=qemu_img.GROUP)
+    for name, number in settings.items():
+        config.override(conf, f"qemu_img.{name}", number)
+    qemu_img.qemu_img(conf, *small)
+    with pytest.raises(DriverError, match="qemu-img bench failed"):
+        qemu_img.qemu_img(conf, "bench", "-q", *work, "-f", "raw", str(disk))
+    config.override(conf, f"qemu_img.{limit}", 4096)
+    if limit == "memory_mib":
+        qemu_img.qemu_img(conf, "bench", "-q", *work, "-f", "raw", str(disk))
