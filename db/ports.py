@@ -34,14 +34,22 @@ _MAC_ATTEMPTS = 16
 def _expand(connection: sa.Connection, rows: Sequence[dict[str, Any]], viewer: Viewer) -> None:
     by_id = {row["id"]: row for row in rows}
     for row in rows:
-        row.update(fixed_ips=[], security_groups=[], binding=UNBOUND)
+        row.update(fixed_ips=[], security_groups=[], binding=UNBOUND, network_dns_domain="")
     ids = list(by_id)
-    for port_id, subnet_id, address in connection.execute(
-        sa.select(ip_allocations.c.port_id, ip_allocations.c.subnet_id, ip_allocations.c.ip_address)
+    for port_id, subnet_id, address, domain in connection.execute(
+        sa.select(
+            ip_allocations.c.port_id,
+            ip_allocations.c.subnet_id,
+            ip_allocations.c.ip_address,
+            networks.c.dns_domain,
+        )
+        .join(ports, ports.c.id == ip_allocations.c.port_id)
+        .join(networks, networks.c.id == ports.c.network_id)
         .where(ip_allocations.c.port_id.in_(ids))
         .order_by(ip_allocations.c.position, ip_allocations.c.ip_address)
     ):
         by_id[port_id]["fixed_ips"].append({"subnet_id": subnet_id, "ip_address": address})
+        by_id[port_id]["network_dns_domain"] = domain
     for port_id, group_id in connection.execute(
         sa.select(port_security_groups)
         .where(port_security_groups.c.port_id.in_(ids))

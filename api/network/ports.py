@@ -123,8 +123,10 @@ class PortsController(ResourceController):
                 view[f"binding:{key}"] = binding[key]
         view["ip_allocation"] = "immediate" if row["fixed_ips"] else "none"
         view["extra_dhcp_opts"] = [{"ip_version": 4, **option} for option in row["extra_dhcp_opts"]]
+        # what the hosts' DNS servers say
+        domain = row["network_dns_domain"].strip(".") or "openstacklocal"
         view["dns_assignment"] = [
-            {"ip_address": address, "hostname": name, "fqdn": f"{name}.openstacklocal."}
+            {"ip_address": address, "hostname": name, "fqdn": f"{name}.{domain}."}
             for address, name in (
                 (fixed["ip_address"], row["dns_name"] or _host_name(fixed["ip_address"]))
                 for fixed in row["fixed_ips"]

@@ -23,6 +23,7 @@ from lifecycle.host_network import Dhcp as DhcpPort
 from network.drivers.base import Applied
 from network.drivers.linux.bridges import Bridges
 from network.drivers.linux.daemons import Daemon, write
+from network.drivers.linux.dns_names import Names
 from network.drivers.linux.dns_relay import ADDRESS, DnsRelay
 from network.drivers.linux.metadata import METADATA_IPV4, METADATA_IPV6, Metadata
 from network.drivers.linux.namespaces import Namespaces, configure, veth
@@ -65,7 +66,8 @@ class Dhcp:
         self._links: Links = bridges.links
         self._namespaces = namespaces
         self._metadata = metadata
-        self._relay = DnsRelay(self._settings.dns_servers, namespaces)
+        self.names = Names(conf)
+        self._relay = DnsRelay(self._settings.dns_servers, namespaces, self.names)
         self._legs: dict[str, str] = {}
         """network id → its DHCP port's id, where no other leg is left"""
 
@@ -122,7 +124,7 @@ class Dhcp:
         self._namespaces.call(name, lambda: sysctl(f"net/ipv6/conf/{device}/accept_ra", "0"))
         self._bridges.attach(outer_name(port.port_id), network)
         self._run_dnsmasq(network, port, ports)
-        self._relay.serve(name)
+        self._relay.serve(name, network.id, self._domain(network))
         self._metadata.serve_network(name, device, network.id, ports)
 
     def _remove_other_legs(self, network_id: str, port_id: str) -> None:
@@ -141,7 +143,7 @@ class Dhcp:
             daemon.end()
             return
         folder.mkdir(parents=True, exist_ok=True)
-        domain = network.dns_domain.strip(".") or self._settings.dns_domain
+        domain = self._domain(network)
         reload = write(folder / "hosts", hosts_file(network, ports, domain))
         reload |= write(folder / "names", names_file(ports, domain))
         reload |= write(folder / "options", options_file(network, port, ports))
@@ -149,6 +151,9 @@ class Dhcp:
         daemon.ensure(
             [self._settings.dnsmasq_command, f"--conf-file={folder / 'conf'}"], restart=restart, reload=reload
         )
+
+    def _domain(self, network: Network) -> str:
+        return str(network.dns_domain.strip(".") or self._settings.dns_domain)
 
     def _configuration(self, network: Network, port: DhcpPort, folder: Path, domain: str) -> str:
         lines = [
@@ -168,7 +173,9 @@ class Dhcp:
             f"dhcp-lease-max={self._settings.dhcp_lease_max}",
         ]
         if domain:
-            lines += [f"domain={domain}", f"local=/{domain}/"]
+            # what is not in "names" here may be on another host: this agent finds out, if it may ask
+            own = "server=/{}/{}#{}".format(domain, *ADDRESS) if self.names.usable else f"local=/{domain}/"
+            lines += [f"domain={domain}", own]
         if self._relay.servers:
             lines.append("server={}#{}".format(*ADDRESS))
         lines += [

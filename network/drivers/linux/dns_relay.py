@@ -1,8 +1,9 @@
 """Questions that dnsmasq can't answer, carried out of its namespace to the operator's DNS servers.
 
 A DHCP namespace has no way out: its address is the same on every host, so no answer would find it. dnsmasq
-asks 127.0.0.1 there, where this agent listens, and the question goes on from the host. Only ``[network_linux]dns_servers``
-are asked, never what a tenant names: guests ask their subnet's ``dns_nameservers`` themselves.
+asks 127.0.0.1 there, where this agent listens. It answers for the network's own names (``dns_names``); other questions go on
+from the host. Only ``[network_linux]dns_servers`` are asked, never what a tenant names: guests ask their subnet's
+``dns_nameservers`` themselves.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from core.pools import Pool
+from network.drivers.linux.dns_names import Names
 from network.drivers.linux.namespaces import Namespaces
 
 LOG = logging.getLogger(__name__)
@@ -29,8 +31,11 @@ _LARGEST = 65_535
 class DnsRelay:
     """Sockets in the namespaces, one thread that waits at them, a bounded pool that asks."""
 
-    def __init__(self, servers: Sequence[str], namespaces: Namespaces) -> None:
+    def __init__(self, servers: Sequence[str], namespaces: Namespaces, names: Names) -> None:
         self.servers = list(servers)
+        self.names = names
+        self._networks: dict[str, tuple[str, str]] = {}
+        """namespace → (network id, its domain)"""
         self._namespaces = namespaces
         self._places: dict[str, tuple[int, list[socket.socket]]] = {}
         """namespace → (its inode, sockets)"""
@@ -43,8 +48,8 @@ class DnsRelay:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Without servers there is nothing to do, ever."""
-        if self.servers:
+        """Without servers and names there is nothing to do, ever."""
+        if self.servers or self.names.usable:
             self._pool = Pool("dns-relay", _THREADS)
             self._thread = threading.Thread(target=self._wait, daemon=True, name="dns-relay")
             self._thread.start()
@@ -58,12 +63,13 @@ class DnsRelay:
         for name in list(self._places):
             self.forget(name)
 
-    def serve(self, namespace: str) -> None:
+    def serve(self, namespace: str, network_id: str, domain: str) -> None:
         """Listen there, unless that is done already. Raises OSError."""
         if self._thread is None:
             return
         inode = self._namespaces.path(namespace).stat().st_ino
         if namespace in self._places and self._places[namespace][0] == inode:
+            self._networks[namespace] = network_id, domain
             return
         self.forget(namespace)
         made: list[socket.socket] = []
@@ -80,14 +86,16 @@ class DnsRelay:
                 raise
         with self._lock:
             self._places[namespace] = inode, made
+            self._networks[namespace] = network_id, domain
             for each in made:
                 each.setblocking(False)
-                self._selector.register(each, selectors.EVENT_READ)
+                self._selector.register(each, selectors.EVENT_READ, namespace)
         self._wake_end.send(b"x")
 
     def forget(self, namespace: str) -> None:
         with self._lock:
             _inode, sockets = self._places.pop(namespace, (0, []))
+            self._networks.pop(namespace, None)
             for each in sockets:
                 with contextlib.suppress(KeyError, ValueError):
                     self._selector.unregister(each)
@@ -103,10 +111,10 @@ class DnsRelay:
                         place.recv(4096)
                     elif place.type == socket.SOCK_DGRAM:
                         question, who = place.recvfrom(_LARGEST)
-                        self._spawn(self._ask, place, question, who)
+                        self._spawn(self._ask, key.data, place, question, who)
                     else:
                         connection, _address = place.accept()
-                        if not self._spawn(self._carry, connection):
+                        if not self._spawn(self._carry, key.data, connection):
                             connection.close()
 
     def _spawn(self, function: Callable[..., None], *arguments: object) -> bool:
@@ -121,8 +129,17 @@ class DnsRelay:
         finally:
             self._free.release()
 
-    def _ask(self, place: socket.socket, question: bytes, who: tuple[str, int]) -> None:
+    def _known(self, namespace: str, question: bytes) -> bytes | None:
+        """The answer, if the question is about the network's own names."""
+        network = self._networks.get(namespace)
+        return self.names.answer(*network, question) if network is not None else None
+
+    def _ask(self, namespace: str, place: socket.socket, question: bytes, who: tuple[str, int]) -> None:
         """The first server that answers."""
+        if (known := self._known(namespace, question)) is not None:
+            with contextlib.suppress(OSError):
+                place.sendto(known, who)
+            return
         for server in self.servers:
             family = socket.AF_INET6 if ":" in server else socket.AF_INET
             # connected: answers of others don't reach it; its port is random, and the question's id comes back
@@ -134,18 +151,24 @@ class DnsRelay:
                 if answer[:2] == question[:2]:
                     place.sendto(answer, who)
                     return
-        LOG.warning("none of the DNS servers %s answers", ", ".join(self.servers))
+        if self.servers:
+            LOG.warning("none of the DNS servers %s answers", ", ".join(self.servers))
 
-    def _carry(self, connection: socket.socket) -> None:
+    def _carry(self, namespace: str, connection: socket.socket) -> None:
         """Questions over TCP: those whose answers are long."""
-        with connection:
-            for server in self.servers:
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(_PATIENCE_S)
+            question = _message(connection)
+            while question and (known := self._known(namespace, question[2:])) is not None:
+                connection.sendall(len(known).to_bytes(2) + known)
+                question = _message(connection)
+            for server in self.servers if question else ():
                 with contextlib.suppress(OSError):
                     with socket.create_connection((server, 53), _PATIENCE_S) as channel:
-                        connection.settimeout(_PATIENCE_S)
-                        while question := _message(connection):
+                        while question:
                             channel.sendall(question)
                             connection.sendall(_message(channel))
+                            question = _message(connection)
                     return
 
 

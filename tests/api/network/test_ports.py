@@ -212,3 +212,16 @@ def test_quota_counts_ports(api: Api) -> None:
     api.delete("/quotas/p1", as_=ADMIN, status=204)
     api.delete("/quotas/p1", as_=ADMIN, status=404)
     assert api.get("/quotas/p1")["quota"]["port"] == 500
+
+
+def test_names_are_those_that_guests_resolve(api: Api) -> None:
+    network = api.network(dns_domain="example.org.")["id"]
+    api.subnet(network)
+    port = api.port(network, dns_name="web", fixed_ips=[{"ip_address": "10.0.0.9"}])
+    assert port["dns_assignment"] == [
+        {"ip_address": "10.0.0.9", "hostname": "web", "fqdn": "web.example.org."}
+    ]
+    other = api.network()["id"]
+    api.subnet(other)
+    port = api.port(other, fixed_ips=[{"ip_address": "10.0.0.9"}])
+    assert port["dns_assignment"][0]["fqdn"] == "host-10-0-0-9.openstacklocal."
