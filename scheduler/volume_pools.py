@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from conductor.direct_journal import finish
 from core.intents import IntentState
+from core.volume_capabilities import fits
 from db import volume_ends, volume_services
 from db.sessions import Databases, retrying
 from db.types import now
@@ -123,7 +124,12 @@ class VolumePass:
             ("Driver", [self._usable(row) for row in rows]),
             ("AvailabilityZone", [self._in_zone(row, volume) for row in rows]),
             ("Pool", [arguments.get("pool") in (None, row["name"]) for row in rows]),
-            ("Capabilities", [all(fits(row, each["extra_specs"]) for each in kinds) for row in rows]),
+            # where a volume that moves comes from
+            ("IgnoreAttemptedHosts", [row["name"] not in (arguments.get("excluded") or ()) for row in rows]),
+            (
+                "Capabilities",
+                [all(fits(row["capabilities"], each["extra_specs"]) for each in kinds) for row in rows],
+            ),
             ("Capacity", room(rows) >= volume["size_gib"]),
         ):
             left &= np.asarray(mask, dtype=bool)
@@ -173,43 +179,34 @@ class VolumePass:
 
 
 def free(rows: list[Row]) -> np.ndarray:
-    """GiB that are free by the drivers' word, less what is promised since they said it."""
-    return np.asarray([_UNBOUNDED if row["free_gib"] is None else row["free_gib"] for row in rows])
+    """GiB that are free by the drivers' word, without what is to be kept free."""
+    return np.asarray([_free(row) for row in rows])
+
+
+def _free(row: Row) -> float:
+    if row["free_gib"] is None:
+        return _UNBOUNDED
+    return float(row["free_gib"]) - _reserved(row)
+
+
+def _reserved(row: Row) -> float:
+    return (row["total_gib"] or 0) * float(row["capabilities"].get("reserved_percentage") or 0) / 100
 
 
 def room(rows: list[Row]) -> np.ndarray:
-    """GiB that a pool may still promise: thin ones more than they have."""
+    """GiB that a pool may still promise: by what it has promised, which counts at once, and by what its driver says is free.
+
+    A thin one promises ``max_over_subscription_ratio`` times as much, by both counts, as upstream's CapacityFilter
+    has it; ``reserved_percentage`` of the whole pool is kept free.
+    """
     found = []
     for row in rows:
-        said, total = row["capabilities"], row["total_gib"]
+        said, total, promised = row["capabilities"], row["total_gib"], row["allocated"][1]
         if total is None:
             found.append(_UNBOUNDED)
-            continue
-        usable = total * (100 - float(said.get("reserved_percentage") or 0)) / 100
-        if said.get("thin_provisioning_support"):
-            usable *= float(said.get("max_over_subscription_ratio") or 1)
-        found.append(usable - row["allocated"][1])
+        elif said.get("thin_provisioning_support"):
+            ratio = float(said.get("max_over_subscription_ratio") or 1)
+            found.append(min(total * ratio - promised, _free(row) * ratio))
+        else:
+            found.append(min(total - _reserved(row) - promised, _free(row)))
     return np.asarray(found)
-
-
-def fits(row: Row, specs: dict[str, str]) -> bool:
-    """CapabilitiesFilter: unscoped extra specs and ``capabilities:`` ones against what the pool says."""
-    for key, wanted in specs.items():
-        scope, colon, name = key.partition(":")
-        if colon and scope != "capabilities":
-            continue
-        said = row["capabilities"].get(name if colon else key)
-        if said is None or not _matches(str(said), str(wanted)):
-            return False
-    return True
-
-
-def _matches(said: str, wanted: str) -> bool:
-    words = wanted.split()
-    if len(words) == 2 and words[0] == "<is>":
-        return said.strip().lower() == words[1].lower()
-    if words and words[0] == "<in>":
-        return all(word in said for word in words[1:] if word != "<in>")
-    if words and words[0] == "<or>":
-        return said in [word for word in words if word != "<or>"]
-    return said.strip().lower() == wanted.strip().lower()

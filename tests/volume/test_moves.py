@@ -211,6 +211,12 @@ def test_retype_moves_only_if_it_must_and_may(clouds: Clouds) -> None:
     assert retype("anywhere", "never") == {"host": first, "status": "available", "migration_status": None}
     assert retype("far", "never") == {"host": first, "status": "available", "migration_status": None}
     assert cloud.api.get(f"/volumes/{made}")["volume"]["volume_type"] == "anywhere"
+    specs = {"capabilities:storage_protocol": "tape"}
+    cloud.api.post("/types", {"volume_type": {"name": "tape", "extra_specs": specs}}, as_=ADMIN)
+    # no backend has such: it stays, whatever it may do
+    assert retype("tape", "never")["host"] == first
+    assert retype("tape", "on-demand") == {"host": first, "status": "available", "migration_status": "error"}
+    assert cloud.api.get(f"/volumes/{made}")["volume"]["volume_type"] == "anywhere"
     assert retype("far", "on-demand") == {"host": FAR, "status": "available", "migration_status": "success"}
     assert cloud.api.get(f"/volumes/{made}")["volume"]["volume_type"] == "far"
     assert clouds.digest(made) == before

@@ -23,12 +23,15 @@ import contextlib
 import time
 from collections.abc import Iterator
 
+import sqlalchemy as sa
+
 from core.context import RequestContext
 from core.errors import BadRequest, DriverError
+from core.volume_capabilities import fits
 from db import volume_moves, volume_types
 from db import volumes as db_volumes
 from db.sessions import retrying
-from db.volume_base import Row
+from db.volume_base import Row, pools
 from db.volumes import service_of
 from lifecycle.steps import Action, Registry, Run, Step
 from volume import copying
@@ -69,14 +72,21 @@ def _begin_retype(run: Run) -> Row:
     with worker.databases.global_.read() as connection:
         specs = volume_types.get(connection, run.arguments["type_id"])["extra_specs"]
     volume = worker.volume(run.resource_id)
-    wanted = specs.get("volume_backend_name", worker.backend.backend_name)
-    if wanted == worker.backend.backend_name and worker.driver.retype(volume, specs):
+    if fits(_capabilities(worker, run.resource_id), specs) and worker.driver.retype(volume, specs):
         return {"moves": False}
     if run.arguments["migration_policy"] != "on-demand":
         raise BadRequest(
             "The volume would have to move to another backend for this type, and migration_policy is never."
         )
     return _begin(run)
+
+
+def _capabilities(worker: VolumeWorker, volume_id: str) -> Row:
+    """What the volume's pool says of itself."""
+    host = worker.volume_row(volume_id)["host"]
+    with worker.databases.global_.read() as connection:
+        found = connection.execute(sa.select(pools.c.capabilities).where(pools.c.name == host)).scalar()
+    return dict(found or {"volume_backend_name": worker.backend.backend_name})
 
 
 @retrying
