@@ -220,3 +220,33 @@ def test_retype_moves_only_if_it_must_and_may(clouds: Clouds) -> None:
     assert retype("far", "on-demand") == {"host": FAR, "status": "available", "migration_status": "success"}
     assert cloud.api.get(f"/volumes/{made}")["volume"]["volume_type"] == "far"
     assert clouds.digest(made) == before
+
+
+def test_an_encrypted_volume_keeps_its_key(tmp_path: Path) -> None:
+    """Its ciphertext is copied with the header; no second key is made, and none is lost with the old data."""
+    cloud = VolumeCloud(tmp_path, "file", own_worker=True, encrypted=True)
+    cloud.start()
+    try:
+        wait_for(lambda: len(cloud.rows("volume_pools")) == 2, "both pools are known")
+        made = volume(cloud, b"")
+        before = cloud.row("volumes", made)
+        assert before is not None
+
+        def header() -> bytes:
+            with cloud.driver_of(made).open(cloud._worker(made).volume(made)) as opened:
+                return opened.read(4 * MIB)
+
+        first = header()
+        assert first.startswith(b"LUKS")
+        (to,) = (row["name"] for row in cloud.rows("volume_pools") if row["name"] != before["host"])
+        cloud.api.action(made, "os-migrate_volume", {"host": to}, as_=ADMIN, status=202)
+        cloud.settle()
+        row = cloud.row("volumes", made)
+        assert row is not None and (row["host"], row["migration_status"]) == (to, "success")
+        assert row["encryption_key_id"] == before["encryption_key_id"]
+        assert header() == first
+        assert cloud.stray_keys() == []
+        cloud.forget()
+        assert cloud.leftovers() == [] and cloud.rows("secrets") == []
+    finally:
+        cloud.stop()
