@@ -14,8 +14,11 @@ that was inspected and names no other file, and it runs with limits (``core.qemu
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gzip
+import shutil
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -53,6 +56,9 @@ INJECTION_OPTS: list[cfg.Opt] = [
     cfg.DictOpt("inject", default={}, help="Properties that images get: name:value, …."),
 ]
 _CHUNK = 1 << 20
+_LOCK = "lock"
+"""Held while a folder is in use: a killed worker holds nothing."""
+_UNLOCKED_S = 3600
 _DISKS = ("raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi")
 Formats = dict[str, str]
 Keep = Callable[[int], None]
@@ -103,9 +109,10 @@ class Plugins:
         if not changes:
             yield iter(chunks)
             return
-        root = Path(self._conf.state_path) / "image-import"
+        root = self._root()
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=root) as folder:
+        with tempfile.TemporaryDirectory(dir=root) as folder, (Path(folder) / _LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             path = Path(folder) / "received"
             _save(chunks, path, limit, keep)
             if "container_format" in changes:
@@ -114,6 +121,28 @@ class Plugins:
                 path = self._convert(path, Path(folder) / "converted", disk_format, changes, limit, keep)
             with path.open("rb") as file:
                 yield iter(lambda: file.read(_CHUNK), b"")
+
+    def _root(self) -> Path:
+        return Path(self._conf.state_path) / "image-import"
+
+    def sweep(self) -> int:
+        """Remove what killed workers of this host left; returns how many folders went."""
+        gone = 0
+        for folder in self._root().glob("*"):
+            try:
+                with (folder / _LOCK).open("r") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder)
+                    gone += 1
+            except BlockingIOError:
+                continue  # somebody works there
+            except FileNotFoundError:
+                # just made, or just going; or its maker died between two calls
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - folder.stat().st_mtime > _UNLOCKED_S:
+                        shutil.rmtree(folder, ignore_errors=True)
+                        gone += 1
+        return gone
 
     def _convert(
         self, source: Path, target: Path, disk_format: str, changes: Formats, limit: int, keep: Keep

@@ -53,6 +53,10 @@ class Importer:
         self._plugins = Plugins(conf)
         self._lease_s = conf.image.upload_lease
 
+    def sweep(self) -> int:
+        """What killed imports left on this host goes; returns how many things."""
+        return self._plugins.sweep()
+
     def image(self, run: Run) -> Image:
         """:raises Cancelled: it was deleted."""
         try:

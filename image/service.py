@@ -111,7 +111,7 @@ class ImageRole(Role):
     def _run(self) -> None:
         while True:
             try:
-                if done := self._data.sweep():
+                if done := self._data.sweep() + self._importer.sweep():
                     LOG.info("the image janitor ended %d things", done)
             except Exception as error:  # noqa: BLE001 - the next round may do better
                 LOG.warning("the image janitor failed: %s", error)
