@@ -28,6 +28,7 @@ KERNEL_GUEST = {
     "lvs": "lvm2",
     "thin_check": "thin-provisioning-tools",
     "iscsid": "open-iscsi",
+    "lsscsi": "lsscsi",
     "nvme": "nvme-cli",
     "udevadm": "udev",
     "depmod": "kmod",

@@ -82,6 +82,7 @@ _PROGRAMS = (
     ("lvs", "lvm2"),
     ("thin_check", "thin-provisioning-tools"),
     ("iscsid", "open-iscsi"),
+    ("lsscsi", "lsscsi"),
     ("nvme", "nvme-cli"),
 )
 
