@@ -22,6 +22,7 @@ from api.image.metadef_namespaces import MetadefNamespacesController, MetadefRes
 from api.image.schema_documents import SchemasController
 from api.image.services import ImageServices
 from api.image.tags import TagsController
+from api.image.tasks import TasksController
 from api.image.versions import VersionsController
 
 CONTROLLERS: tuple[Any, ...] = (
@@ -33,6 +34,7 @@ CONTROLLERS: tuple[Any, ...] = (
     ActionsController,
     InfoController,
     ImportsController,
+    TasksController,
     CacheController,
     LocationsController,
     SchemasController,

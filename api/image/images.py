@@ -66,7 +66,17 @@ class ImagesController(Controller):
     )
     def create(self, call: Call) -> dict[str, Any]:
         """Register an image."""
-        body = dict(call.body)
+        image = self.register(call, dict(call.body))
+        call.response.headers["Location"] = f"{call.request.application_url.rstrip('/')}{BASE}/{image['id']}"
+        call.response.headers["OpenStack-image-import-methods"] = ",".join(METHODS)
+        call.response.headers["OpenStack-image-store-ids"] = ",".join(self.services.data.stores.ids())
+        return self._view(image)
+
+    def register(self, call: Call, body: dict[str, Any]) -> Image:
+        """A new image of these attributes and properties.
+
+        :raises BadRequest: :raises Forbidden: :raises TooLarge: over a quota. :raises Conflict: the id was used.
+        """
         for name in schemas.READ_ONLY:
             if name in body:
                 raise Forbidden(f"Attribute '{name}' is read-only.")
@@ -83,17 +93,13 @@ class ImagesController(Controller):
         values.setdefault("owner", call.context.project_id)
         self._permit_create(call, values)
         self._check_amounts(len(body), len(tags))
-        image = self._insert(call, values, body, tags)
-        call.response.headers["Location"] = f"{call.request.application_url.rstrip('/')}{BASE}/{image['id']}"
-        call.response.headers["OpenStack-image-import-methods"] = ",".join(METHODS)
-        call.response.headers["OpenStack-image-store-ids"] = ",".join(self.services.data.stores.ids())
-        return self._view(image)
+        return self._insert(call, values, body, tags)
 
     def _permit_create(self, call: Call, values: dict[str, Any]) -> None:
         where = {"project_id": values["owner"], "owner": values["owner"], "visibility": values["visibility"]}
         if values["owner"] != call.context.project_id and not asker(call).is_admin:
             raise Forbidden(f"You are not permitted to create images owned by '{values['owner']}'.")
-        call.authorize(where)
+        call.authorize(where, "add_image")
         permit_visibility(call, values["visibility"], where)
 
     def _check_amounts(self, properties: int, tags: int) -> None:

@@ -1,24 +1,22 @@
-"""Interoperable import: stage data, import it by a method, and the tasks that imports are."""
+"""Interoperable import: stage data, import it by a method."""
 
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlencode
 
 from api.common import validation as v
 from api.common.app import CONTENT_TYPE
 from api.common.operations import Call, Controller, operation
-from api.image.common import find, permit, refuse_nul, timestamp
+from api.image.common import find, permit, refuse_nul
 from api.image.image_data import declared_size
 from api.image.services import ImageServices
 from api.image.signing import signature_of
-from core.errors import BadRequest, Conflict, NotFound, Unsupported
-from core.intents import IntentState
+from api.image.task_views import task_details, task_view
+from core.errors import BadRequest, Conflict, Unsupported
 from db import image_imports
-from db.image_imports import Row
 from db.images import Image
 from db.sessions import retrying
-from image.imports import ADD_LOCATION, METHODS
+from image.imports import METHODS
 
 _BINARY = "application/octet-stream"
 _IMPORT = v.obj(
@@ -31,16 +29,10 @@ _IMPORT = v.obj(
     ["method"],
 )
 _FROM = {"glance-direct": "uploading", "web-download": "queued", "copy-image": "active"}
-_STATUSES = {
-    IntentState.WAITING: "pending",
-    IntentState.RUNNING: "processing",
-    IntentState.ENDING: "processing",
-    IntentState.DONE: "success",
-}
 
 
 class ImportsController(Controller):
-    """/v2/images/{image_id}/stage, …/import and …/tasks; /v2/tasks."""
+    """/v2/images/{image_id}/stage, …/import and …/tasks."""
 
     services: ImageServices
 
@@ -145,66 +137,4 @@ class ImportsController(Controller):
             image = find(call, connection)
             permit(call, image, "modify_image")
             found = image_imports.tasks(connection, image_id=image["id"])
-        return {"tasks": [{**_task(row), **_details(row)} for row in found]}
-
-    @operation("GET", "/tasks", policy="tasks_api_access")
-    def index(self, call: Call) -> dict[str, Any]:
-        """List tasks; all of them are imports."""
-        options = self.services.options
-        text, marker = call.first("limit"), call.first("marker")
-        if text is not None and not (text.isascii() and text.isdecimal()):
-            raise BadRequest("limit param must be an integer that is not negative")
-        limit = min(int(text or options.limit_param_default), int(options.api_limit_max))
-        refuse_nul(marker)
-        with self.services.databases.global_.read() as connection:
-            if marker is not None and not image_imports.tasks(connection, task_id=marker):
-                raise NotFound(f"No task found with ID {marker}")
-            found = image_imports.tasks(connection, marker=marker, limit=limit)
-        answer: dict[str, Any] = {
-            "tasks": [_task(row) for row in found],
-            "first": "/v2/tasks",
-            "schema": "/v2/schemas/tasks",
-        }
-        if found and len(found) == limit:
-            answer["next"] = "/v2/tasks?" + urlencode({"limit": limit, "marker": found[-1]["id"]})
-        return answer
-
-    @operation("GET", "/tasks/{task_id}", policy="tasks_api_access")
-    def show(self, call: Call) -> dict[str, Any]:
-        """Show a task."""
-        refuse_nul(call.params["task_id"])
-        with self.services.databases.global_.read() as connection:
-            found = image_imports.tasks(connection, task_id=call.params["task_id"])
-        if not found:
-            raise NotFound(f"No task found with ID {call.params['task_id']}")
-        return {**_task(found[0]), **_details(found[0])}
-
-
-def _task(row: Row) -> dict[str, Any]:
-    return {
-        "id": row["id"],
-        "type": "location_import" if row["arguments"]["method"] == ADD_LOCATION else "api_image_import",
-        "status": _STATUSES.get(IntentState(row["state"]), "failure"),
-        "owner": row["project_id"],
-        "expires_at": None,
-        "created_at": timestamp(row["created_at"]),
-        "updated_at": timestamp(row["updated_at"]),
-        "self": f"/v2/tasks/{row['id']}",
-        "schema": "/v2/schemas/task",
-    }
-
-
-def _details(row: Row) -> dict[str, Any]:
-    arguments = row["arguments"]
-    return {
-        "image_id": row["resource_id"],
-        "request_id": row["request_id"],
-        "user_id": row["user_id"],
-        "input": {
-            "image_id": row["resource_id"],
-            "import_req": arguments["request"],
-            "backend": arguments["stores"],
-        },
-        "result": {"image_id": row["resource_id"]} if row["state"] == IntentState.DONE else None,
-        "message": (row["error"] or {}).get("message", ""),
-    }
+        return {"tasks": [{**task_view(row), **task_details(row)} for row in found]}

@@ -65,7 +65,7 @@ RULES: list[oslo_policy.RuleDefault] = [
     _rule("cache_image", ADMIN, "Fetch an image before it is asked for.", "PUT /v2/cache/{image_id}"),
     _rule("cache_list", ADMIN, "List what is cached.", "GET /v2/cache"),
     _rule("cache_delete", ADMIN, "Remove copies.", "DELETE /v2/cache", "DELETE /v2/cache/{image_id}"),
-    _rule("tasks_api_access", ADMIN, "See tasks.", "GET /v2/tasks"),
+    _rule("tasks_api_access", ADMIN, "See tasks, and make some.", "GET /v2/tasks", "POST /v2/tasks"),
     _rule("stores_info_detail", ADMIN, "Describe stores.", "GET /v2/info/stores/detail"),
 ]
 

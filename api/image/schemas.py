@@ -221,7 +221,7 @@ TASK = {
     "name": "task",
     "properties": {
         "id": _text("An identifier for the task", pattern=UUID_PATTERN),
-        "type": _text("What the task does", enum=["import"]),
+        "type": _text("What the task does", enum=["import", "api_image_import", "location_import"]),
         "status": _text("Where it is", enum=["pending", "processing", "success", "failure"]),
         "input": {**_JSON_OR_NULL, "description": "What the task works on"},
         "result": {**_JSON_OR_NULL, "description": "What came of it"},

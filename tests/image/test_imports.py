@@ -262,3 +262,34 @@ def test_tasks(glance: Glance) -> None:
     assert glance.api.get(f"/tasks/{ids[0]}", as_=ADMIN).json["type"] == "api_image_import"
     glance.api.get("/tasks/absent", as_=ADMIN, status=404)
     glance.api.get("/tasks?marker=absent", as_=ADMIN, status=404)
+
+
+def test_tasks_of_administrators(glance: Glance, port: int) -> None:
+    conf = glance.services.conf
+    config.override(conf, "import_filtering.allowed_ports", [str(port)])
+    config.override(conf, "import_filtering.allowed_networks", ["127.0.0.0/8"])
+    given = {
+        "import_from": f"http://127.0.0.1:{port}/data",
+        "import_from_format": "raw",
+        "image_properties": {"name": "made by a task", "visibility": "public", "os_distro": "debian"},
+    }
+    body = {"type": "import", "input": given}
+    glance.api.post("/tasks", body, as_=MEMBER, status=403)
+    for wrong in (
+        {"type": "export", "input": given},
+        {"type": "import"},
+        {"type": "import", "input": {**given, "import_from": "file:///etc/passwd"}},
+        {"type": "import", "input": {**given, "import_from_format": "nothing"}},
+        {"type": "import", "input": {**given, "more": 1}},
+    ):
+        glance.api.post("/tasks", wrong, as_=ADMIN, status=400)
+    assert glance.api.get("/images", as_=ADMIN).json["images"] == []
+    made = glance.api.post("/tasks", body, as_=ADMIN, status=201)
+    assert made.headers["Location"].endswith(f"/v2/tasks/{made.json['id']}")
+    assert (made.json["type"], made.json["status"], made.json["input"]) == ("import", "pending", given)
+    glance.work()
+    task = glance.api.get(f"/tasks/{made.json['id']}", as_=ADMIN).json
+    assert task["status"] == "success"
+    shown = glance.show(task["result"]["image_id"])
+    assert (shown["status"], shown["name"], shown["os_distro"]) == ("active", "made by a task", "debian")
+    assert glance.api.get(f"/images/{shown['id']}/file", as_=OTHER).body == DATA

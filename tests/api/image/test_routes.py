@@ -11,7 +11,6 @@ from api.image.controllers import CONTROLLERS
 from tests.api.image.conftest import ADMIN, Api
 
 MISSING = {
-    ("POST", "/tasks"),
     ("DELETE", "/tasks/{}"),
     ("GET", "/cache/nodes/{}"),
     ("POST", "/cache/clean"),
