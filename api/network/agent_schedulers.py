@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import sqlalchemy as sa
+import webob
 
 from api.common import validation as v
 from api.common.operations import Call, Controller, operation
@@ -104,7 +105,7 @@ class AgentSchedulersController(Controller):
         retrying(run)()
 
     @operation("POST", "/agents/{id}/l3-routers", policy="create_l3-router", body=_ROUTER, status=201)
-    def add_router(self, call: Call) -> None:
+    def add_router(self, call: Call) -> webob.Response:
         """Put a router on an L3 agent's host."""
         alive_since = network_agents.alive_since(self.services.options.agent_down_time)
 
@@ -113,6 +114,8 @@ class AgentSchedulersController(Controller):
             router_placement.put(connection, router, agent, alive)
 
         self._on_agent(call, call.body["router_id"], change)
+        # upstream's answer; the SDK reads it
+        return webob.Response(status=201, body=b"null", content_type="application/json", charset=None)
 
     @operation("DELETE", "/agents/{id}/l3-routers/{router_id}", policy="delete_l3-router", status=204)
     def remove_router(self, call: Call) -> None:
