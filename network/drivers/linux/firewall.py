@@ -41,8 +41,14 @@ SETS: dict[Key, Kind] = {
     ("inet", "zones"): Kind("ifname", "verdict"),
     ("inet", "out"): Kind("mark", "verdict"),
     ("inet", "in"): Kind("mark", "verdict"),
+    # no rule looks into these: they remember for an agent that was away whose connections may be in the table
+    ("inet", "owned4"): Kind(("ifname", "ifname", "ipv4_addr")),
+    ("inet", "owned6"): Kind(("ifname", "ifname", "ipv6_addr")),
 }
 ADDRESS_TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
+OWNED = {4: "owned4", 6: "owned6"}
+Owned = tuple[str, str, str]
+"""(bridge, tap, address)"""
 ZONES = 65535
 
 
@@ -65,6 +71,8 @@ class Firewall:
             self._shared["inet", "masquerade"] = rules.masquerade_chain(gateways)
         self._made: dict[str, tuple[Port, list[SecurityGroup], dict[Key, Chain]]] = {}
         """port id → its chains, and what they were made from"""
+        self._owned: dict[str, set[Owned]] = {}
+        """port id → what it has had since it was last written"""
 
     def start(self) -> None:
         """Raises DriverError if nftables can't be used."""
@@ -81,21 +89,35 @@ class Firewall:
         self.tables.read_if_stale()
         leaving = self._leaving(state, changed)
         self._write(state, changed)
+        ids = state.ports.keys() if changed.everything else changed.ports
+        if changed.everything:
+            self._owned = {}
+        for port_id in ids:
+            self._owned[port_id] = owned_by(state.ports.get(port_id))
+            if not self._owned[port_id]:
+                del self._owned[port_id]
         for zone, addresses in leaving:
             conntrack.forget(zone, addresses)
 
     def _leaving(self, state: HostNetwork, changed: Changed) -> list[tuple[int, list[str]]]:
-        """[(zone, addresses)] that ports have had and don't have any more, as far as this process knows them."""
-        found = []
-        numbers = _Numbers(self.tables)
-        for port_id in self._made.keys() if changed.everything else changed.ports & self._made.keys():
-            old, new = self._made[port_id][0], state.ports.get(port_id)
-            gone = {each.ip_address for each in old.addresses}
-            if new is not None:
-                gone -= {each.ip_address for each in new.addresses}
-            if gone:
-                found.append((numbers.zone(old.network_id), sorted(gone)))
-        return found
+        """[(zone, addresses)] that ports have had and don't have any more.
+
+        What they had is known by this process, and by the kernel from an agent before it: ports that went while
+        nobody was here count, too. By port, not by address alone: it may be another's by now.
+        """
+        elements = self.tables.present.elements
+        ids = self._owned.keys() | state.ports.keys() if changed.everything else changed.ports
+        before = {each for port_id in ids for each in self._owned.get(port_id, ())}
+        if changed.everything:
+            before |= {each for name in OWNED.values() for each in elements.get(("inet", name), {})}  # type: ignore[misc]
+        after = {each for port_id in ids for each in owned_by(state.ports.get(port_id))}
+        zones = _Numbers(self.tables)
+        found: dict[int, set[str]] = {}
+        for bridge, _tap, address in before - after:
+            zone = zones.of_bridge(bridge)
+            if zone is not None:
+                found.setdefault(zone, set()).add(address)
+        return [(zone, sorted(addresses)) for zone, addresses in sorted(found.items())]
 
     def _write(self, state: HostNetwork, changed: Changed) -> None:
         standing = self._shared.keys() <= self.tables.present.chains.keys()
@@ -141,6 +163,7 @@ class Firewall:
             if is_tap(port):
                 self._port(state, port, wanted, numbers)
         for port_id in sorted(changed.ports - state.ports.keys()):
+            self._owns(port_id, None, wanted)
             self._no_port(port_id, wanted)
         for group_id in sorted(changed.groups | {g for port in ports for g in port.security_group_ids}):
             self._group_part(state, group_id, group_id in changed.groups, wanted)
@@ -210,7 +233,17 @@ class Firewall:
         there = self.tables.present.elements.get(("bridge", name), {})
         return [each for each in there if isinstance(each, tuple) and each[0] == device]
 
+    def _owns(self, port_id: str, port: Port | None, wanted: Wanted) -> None:
+        """Its addresses, remembered in the kernel."""
+        owned = owned_by(port)
+        if not wanted.whole:
+            for old in self._owned.get(port_id, set()) - owned:
+                wanted.put("inet", OWNED[_version(old)], old, GONE)
+        for each in owned:
+            wanted.put("inet", OWNED[_version(each)], each)
+
     def _port(self, state: HostNetwork, port: Port, wanted: Wanted, numbers: _Numbers) -> None:
+        self._owns(port.id, port, wanted)
         if not port.port_security_enabled:
             self._no_port(port.id, wanted)
             return
@@ -305,6 +338,18 @@ def guarded(port: Port) -> bool:
     return is_tap(port) and port.port_security_enabled
 
 
+def owned_by(port: Port | None) -> set[Owned]:
+    """The addresses that a port has, where the kernel knows them; nothing if it is no tap here."""
+    if port is None or not is_tap(port):
+        return set()
+    bridge = bridge_name(port.network_id)
+    return {(bridge, port.device, str(ipaddress.ip_address(each.ip_address))) for each in port.addresses}
+
+
+def _version(owned: Owned) -> int:
+    return 6 if ":" in owned[2] else 4
+
+
 def _is_single(net: Any) -> bool:
     return bool(net.prefixlen == net.max_prefixlen)
 
@@ -338,6 +383,10 @@ class _Numbers:
             self._marks[device] = self._next
             self._taken.add(self._next)
         return self._marks[device]
+
+    def of_bridge(self, bridge: str) -> int | None:
+        """The zone of a bridge that has one, its network may be gone."""
+        return self._zones.get(bridge)
 
     def zone(self, network_id: str) -> int:
         """From the network's id, so that tables removed by hand come back with the same zones; 0 is the host's own."""

@@ -275,6 +275,44 @@ def test_who_gets_an_address_gets_no_answers_to_the_one_before(pair: PairMaker) 
     assert not tracked("10.0.0.11")
 
 
+def test_what_went_while_the_agent_was_away(underlay: lab.Underlay) -> None:
+    """A port, an address, a rule: their connections end at the agent's start, and no others."""
+    host = underlay.host("a")
+    network = make_network(1001)
+    out, closing, kept = make_group(*ALLOW_OUT), make_group(*ALLOW_OUT, SSH), make_group(*ALLOW_OUT, SSH)
+    gone, changing, client, server, guarded = (
+        make_port(network, f"10.0.0.{last}/24", security_group_ids=(group.id,))
+        for last, group in ((11, out), (12, out), (13, out), (14, kept), (15, closing))
+    )
+    host.put(network, out, closing, kept, gone, changing, client, server, guarded)
+    host.apply()
+    a, b, c, s, g = (underlay.guest(host, each) for each in (gone, changing, client, server, guarded))
+    flows = [Flow.open(each, s, "10.0.0.14", 22, source_port=41000) for each in (a, b, c)]
+    ending = Flow.open(c, g, "10.0.0.15", 22)
+
+    def tracked(address: str) -> bool:
+        table = host.run("cat", "/proc/net/nf_conntrack").stdout
+        return any(f"={address} " in line for line in table.splitlines())
+
+    assert all(flow.passes() for flow in (*flows, ending))
+    assert tracked("10.0.0.11") and tracked("10.0.0.12") and tracked("10.0.0.13")
+    host.stop()
+    assert all(flow.passes() for flow in (*flows, ending))
+    host.drop(gone)
+    host.put(dataclasses.replace(changing, addresses=()), with_rules(closing, *ALLOW_OUT))
+    # the address of the port that went has a new owner already
+    heir = make_port(network, "10.0.0.11/24", security_group_ids=(out.id,))
+    host.put(heir)
+    host.start()
+    host.apply()
+    assert not tracked("10.0.0.11")
+    assert not tracked("10.0.0.12")
+    assert not flows[0].passes(1, back=True)
+    assert not ending.passes(1)
+    assert flows[2].passes()
+    assert flows[2].passes(back=True)
+
+
 def test_stateless_groups_know_no_answers(pair: PairMaker) -> None:
     group_a = make_group(Rule("egress", "IPv4"), stateful=False)
     both = pair(group_a, OPEN)
