@@ -231,12 +231,14 @@ class Routers:
                 continue
             name = namespace_of(router.id)
             there = self._namespaces.exists(name)
+            device = leg_names(leg.port_id, gateway=False)[1]
+            up = there and self._is_up(name, device)
             hops.append(
                 {
                     "hop": "router",
                     "name": name,
-                    "ok": there and router.admin_state_up,
-                    "detail": {"leg": leg_names(leg.port_id, gateway=False)[1],
+                    "ok": up and router.admin_state_up,
+                    "detail": {"leg": device, "leg_up": up,
                                "addresses": [each.ip_address for each in leg.addresses]},
                 }
             )  # fmt: skip
@@ -244,18 +246,33 @@ class Routers:
                 hops.append(self._trace_nat(router, name, mine))
         return hops
 
+    def _is_up(self, name: str, device: str) -> bool:
+        with self._namespaces.links(name) as inside:
+            link = inside.get(device)
+        return link is not None and link.up
+
     def _trace_nat(self, router: Router, name: str, mine: set[str]) -> dict[str, Any]:
         counters: list[dict[str, Any]] = []
         tables = self._tables.get(router.id)
+        there = tables is not None
         if tables is not None:
-            with self._namespaces.entered(name):
-                counters = tables.counters("inet", "prerouting") + tables.counters("inet", "postrouting")
+            try:
+                with self._namespaces.entered(name):
+                    counters = tables.counters("inet", "prerouting") + tables.counters("inet", "postrouting")
+            except DriverError:  # somebody has removed them: that is what is to be seen here
+                there = False
+        assert router.gateway is not None
+        device = leg_names(router.gateway.port_id, gateway=True)[1]
+        up = self._is_up(name, device)
         return {
             "hop": "nat",
             "name": name,
-            "ok": tables is not None,
+            "ok": there and up,
             "detail": {
-                "gateway": [each.ip_address for each in router.gateway.addresses] if router.gateway else [],
+                "leg": device,
+                "leg_up": up,
+                "translated": there,
+                "gateway": [each.ip_address for each in router.gateway.addresses],
                 "snat": router.enable_snat,
                 "floating_ips": {
                     each.fixed_ip_address: each.floating_ip_address

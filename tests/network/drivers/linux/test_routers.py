@@ -375,3 +375,24 @@ def test_trace_shows_router_and_nat(world: World) -> None:
     assert by_kind["router"]["ok"] and by_kind["nat"]["ok"]
     assert by_kind["nat"]["detail"]["floating_ips"] == {"10.0.0.11": FLOATING}
     assert by_kind["dhcp"]["ok"]
+
+
+def test_trace_shows_what_of_a_router_is_broken(world: World) -> None:
+    def good() -> dict[str, bool]:
+        assert world.host.driver is not None
+        hops = world.host.inside(world.host.driver.trace, world.host.state, world.ports[0].id)  # type: ignore[misc]
+        return {hop["hop"]: hop["ok"] for hop in hops if hop["hop"] in ("router", "nat")}
+
+    assert world.host.driver is not None
+    spaces = world.host.driver.namespaces
+    name = namespace_of(world.router.id)
+    assert good() == {"router": True, "nat": True}
+    spaces.run(name, ["nft", "delete", "table", "inet", "haneul"])
+    assert good() == {"router": True, "nat": False}
+    spaces.run(name, ["ip", "link", "set", f"qr-{world.router.interfaces[0].port_id[:11]}", "down"])
+    assert good() == {"router": False, "nat": False}
+    world.host.apply()
+    assert good() == {"router": True, "nat": True}
+    assert world.router.gateway is not None
+    spaces.run(name, ["ip", "link", "set", f"qg-{world.router.gateway.port_id[:11]}", "down"])
+    assert good() == {"router": True, "nat": False}
