@@ -133,14 +133,25 @@ class Validators:
 
 def describe(error: Any, value: Any) -> str:
     """In words: which field, what it was, what would be right."""
-    path = list(error.instance_path)
-    found = value
-    for part in path:
-        found = found[part]
-    shown = repr(found)
+    path = _keys(list(error.instance_path), value)
+    shown = repr(error.instance)
     if len(shown) > _SHOWN:
         shown = shown[:_SHOWN] + "…"
-    where = "/".join(str(part) for part in path)
+    where = "/".join(path)
     if not where:
         return f"Invalid input: {error.message}"
     return f"Invalid input for field/attribute {where}. Value: {shown}. {error.message}"
+
+
+def _keys(path: list[Any], value: Any) -> list[str]:
+    """The way to a field as its document spells it: the validator gives the key "007" as 7."""
+    keys = []
+    for part in path:
+        key = part
+        if isinstance(value, Mapping) and key not in value:
+            key = next(
+                (each for each in value if each.isascii() and each.isdigit() and int(each) == part), part
+            )
+        keys.append(str(key))
+        value = value.get(key) if isinstance(value, Mapping) else value[key]
+    return keys

@@ -17,10 +17,10 @@ from tests.api.identity import authenticate
 
 _HINTS = "filters of one's own may know further hints"
 OPEN = {
-    "POST /servers os:scheduler_hints": _HINTS,
-    "POST /servers os:scheduler_hints.query": _HINTS,
-    "POST /servers OS-SCH-HNT:scheduler_hints": _HINTS,
-    "POST /servers OS-SCH-HNT:scheduler_hints.query": _HINTS,
+    f"POST {path} {prefix}:scheduler_hints{place}": _HINTS
+    for path in ("/servers", "/os-volumes_boot")
+    for prefix in ("os", "OS-SCH-HNT")
+    for place in ("", ".query")
 }
 
 
