@@ -17,10 +17,13 @@ from tests.api.identity import authenticate
 
 _HINTS = "filters of one's own may know further hints"
 OPEN = {
-    f"POST {path} {prefix}:scheduler_hints{place}": _HINTS
-    for path in ("/servers", "/os-volumes_boot")
-    for prefix in ("os", "OS-SCH-HNT")
-    for place in ("", ".query")
+    "POST /os-volumes volume.metadata": "the volume service, to which it goes on, says what may stand there",
+    **{
+        f"POST {path} {prefix}:scheduler_hints{place}": _HINTS
+        for path in ("/servers", "/os-volumes_boot")
+        for prefix in ("os", "OS-SCH-HNT")
+        for place in ("", ".query")
+    },
 }
 
 

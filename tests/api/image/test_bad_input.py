@@ -13,6 +13,7 @@ from tests.api.image.conftest import ADMIN
 OPEN = {
     "POST /images": "what is no attribute is a property of the image",
     "POST /images locations…": "naming locations is forbidden (403), whatever they hold",
+    "POST /tasks input.image_properties": "what is no attribute is a property of the image",
     "PATCH /images/{image_id} []": "RFC 6902: further members of an operation are ignored",
 }
 
