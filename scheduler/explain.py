@@ -63,6 +63,8 @@ def summary(record: Mapping[str, Any]) -> str:
 
     'No valid host: 10 hosts; 4 disabled or down (ComputeFilter), 6 without 8192 MB of memory free'.
     """
+    if record.get("resource") == "volume":
+        return _volume_summary(record)
     hosts = _counted(record["hosts"])
     if record.get("error"):
         return f"No valid host: {record['error']}"
@@ -70,13 +72,26 @@ def summary(record: Mapping[str, Any]) -> str:
         return f"Placed: {record['candidates']} of {hosts} could take the server."
     if not record["hosts"]:
         return "No valid host: the cloud has no hosts yet."
-    parts = [
+    return f"No valid host: {hosts}; {_removed(record)}"
+
+
+def _volume_summary(record: Mapping[str, Any]) -> str:
+    """The same of a volume, whose record names pools where a server's names hosts."""
+    pools = f"{record['hosts']} pool{'s' if record['hosts'] != 1 else ''}"
+    if record["chosen"] is not None:
+        return f"Placed: {record['candidates']} of {pools} could take the volume."
+    if not record["hosts"]:
+        return "No valid backend was found: there are no pools yet."
+    return f"No valid backend was found: {pools}; {_removed(record)}"
+
+
+def _removed(record: Mapping[str, Any]) -> str:
+    return ", ".join(
         f"{count} {reason}{_by(step['name'])}"
         for step in record["filters"]
         for reason, count in step["reasons"]
         if count
-    ]
-    return f"No valid host: {hosts}; {', '.join(parts)}"
+    )
 
 
 def owner_view(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where new volumes go: pools as columns, filters as masks, a weigher, and the claim in SQL.
+"""Where new volumes go: filters (``volume_filters``), a weigher, the record of the decision, and the claim in SQL.
 
 A pass takes all waiting ``volume.create`` intents at once.  Every pool's ``generation``
 is bumped by the claim, so of two schedulers that saw the same free space one loses
@@ -8,18 +8,21 @@ and looks again.  What a pool has given away is counted from the volumes on it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+from oslo_utils.uuidutils import is_uuid_like
 
 from conductor.direct_journal import finish
+from core.errors import NotFound
 from core.intents import IntentState
-from core.volume_capabilities import fits
-from db import volume_ends, volume_services
+from db import servers, volume_ends, volume_services
 from db.sessions import Databases, retrying
 from db.types import now
 from db.volume_base import Row, by_ids, groups, intents, pools, types, volumes
+from scheduler import explain, volume_filters
 
 LOG = logging.getLogger(__name__)
 _DELETIONS = ("volume.delete", "volume.force_delete", "group.delete")
@@ -77,6 +80,8 @@ class VolumePass:
 
     @retrying
     def _place(self, intent: Row) -> str | None:
+        # asked before the transaction, since it may read another database
+        local_to = self._local_to(intent) if intent["kind"] == "volume.create" else None
         with self._databases.global_.write() as connection:
             if intent["kind"] in _DELETIONS:
                 finish(connection, intent, IntentState.DONE, volume_ends.end)
@@ -88,10 +93,11 @@ class VolumePass:
             if not found:
                 finish(connection, intent, IntentState.CANCELLED, volume_ends.end)
                 return None
-            pool, why = self._choose(connection, found[0], intent["arguments"])
+            pool, record = self._choose(connection, found[0], intent["arguments"], local_to=local_to)
+            # the row keeps it as long as the intent is kept; workers look at the arguments they know
+            intent["arguments"] = {**intent["arguments"], "decision": record}
             if pool is None:
-                error = {"step": "schedule", "code": "haneul.no_pool", "message": why}
-                finish(connection, intent, IntentState.FAILED, volume_ends.end, error)
+                self._refuse(connection, intent, record)
                 return None
             self._claim(connection, intent, found[0], pool)
             return str(pool["service_host"])
@@ -99,12 +105,11 @@ class VolumePass:
     def _place_group(self, connection: sa.Connection, intent: Row) -> None:
         """An empty group needs a pool that fits all its types, and no work there: it ends here."""
         for group in by_ids(connection, groups, [intent["resource_id"]]):
-            pool, why = self._choose(
+            pool, record = self._choose(
                 connection, {**group, "size_gib": 0}, intent["arguments"], group["volume_type_ids"]
             )
             if pool is None:
-                error = {"step": "schedule", "code": "haneul.no_pool", "message": why}
-                finish(connection, intent, IntentState.FAILED, volume_ends.end, error)
+                self._refuse(connection, intent, record)
                 return
             if finish(connection, intent, IntentState.DONE, volume_ends.end):
                 connection.execute(
@@ -113,44 +118,87 @@ class VolumePass:
             return
         finish(connection, intent, IntentState.CANCELLED, volume_ends.end)
 
+    @staticmethod
+    def _refuse(connection: sa.Connection, intent: Row, record: Row) -> None:
+        error = {"step": "schedule", "code": "haneul.no_pool", "message": explain.summary(record)}
+        connection.execute(
+            sa.update(intents).where(intents.c.id == intent["id"]).values(arguments=intent["arguments"])
+        )
+        finish(connection, intent, IntentState.FAILED, volume_ends.end, error)
+
+    def _local_to(self, intent: Row) -> str | None:
+        """The host of the server that the volume is to be near to; empty: the asker has no such server, or it has no host."""
+        asked = volume_filters.hinted(
+            intent["arguments"].get("scheduler_hints") or {}, volume_filters.LOCAL_TO_INSTANCE
+        )
+        if asked is None:
+            return None
+        if not is_uuid_like(asked[0]):
+            return ""
+        try:
+            row = servers.find(self._databases, asked[0]).row
+        except NotFound:
+            return ""
+        return (row.get("host") or "") if row["project_id"] == intent["project_id"] else ""
+
     def _choose(
-        self, connection: sa.Connection, volume: Row, arguments: Row, type_ids: Sequence[str] = ()
-    ) -> tuple[Row | None, str]:
-        """(the pool, "") or (None, which filter left none). ``type_ids``: all of them must fit."""
+        self,
+        connection: sa.Connection,
+        volume: Row,
+        arguments: Row,
+        type_ids: Sequence[str] = (),
+        local_to: str | None = None,
+    ) -> tuple[Row | None, Row]:
+        """(the pool or None, the record of the decision). ``type_ids``: all of them must fit."""
         rows = volume_services.list_pools(connection)
         kinds = by_ids(connection, types, type_ids or [volume["type_id"]])
-        left = np.ones(len(rows), dtype=bool)
-        for name, mask in (
-            ("Driver", [self._usable(row) for row in rows]),
-            ("AvailabilityZone", [self._in_zone(row, volume) for row in rows]),
-            ("Pool", [arguments.get("pool") in (None, row["name"]) for row in rows]),
-            # where a volume that moves comes from
-            ("IgnoreAttemptedHosts", [row["name"] not in (arguments.get("excluded") or ()) for row in rows]),
-            (
-                "Capabilities",
-                [all(fits(row["capabilities"], each["extra_specs"]) for each in kinds) for row in rows],
-            ),
-            ("Capacity", room(rows) >= volume["size_gib"]),
-        ):
-            left &= np.asarray(mask, dtype=bool)
-            if not left.any():
-                return None, f"No valid backend was found: {name}Filter left none of {len(rows)} pools."
-        weights = np.where(left, free(rows), -np.inf)
-        return rows[int(np.argmax(weights))], ""
+        hints = arguments.get("scheduler_hints") or {}
+        wanted = volume_filters.Wanted(
+            size_gib=volume["size_gib"],
+            availability_zone=volume["availability_zone"],
+            specs=[each["extra_specs"] for each in kinds],
+            pool=arguments.get("pool"),
+            excluded=arguments.get("excluded") or (),
+            same=self._pools_of(connection, volume, hints, volume_filters.SAME_HOST),
+            different=self._pools_of(connection, volume, hints, volume_filters.DIFFERENT_HOST),
+            local_to=local_to,
+        )
+        left, record = volume_filters.judge(rows, wanted, self._usable, room(rows).tolist())
+        if not any(left):
+            return None, record
+        spare = free(rows).tolist()
+        best = sorted((index for index in range(len(rows)) if left[index]), key=lambda i: -spare[i])
+        raw = [spare[index] for index in best]
+        record["weighers"] = [{"name": "CapacityWeigher", "low": min(raw), "high": max(raw)}]
+        shown = best[: explain.MAX_TOP]
+        span = max(raw) - min(raw)
+        record["top"] = {
+            "hosts": [rows[index]["name"] for index in shown],
+            "weights": [(spare[index] - min(raw)) / span if span else 0.0 for index in shown],
+            "raw": [[spare[index] for index in shown]],
+            "multipliers": [1.0],
+        }
+        record["chosen"] = rows[best[0]]["name"]
+        return rows[best[0]], record
 
-    def _usable(self, row: Row) -> bool:
+    @staticmethod
+    def _pools_of(connection: sa.Connection, volume: Row, hints: Row, name: str) -> frozenset[str] | None:
+        """Pools of the volumes in a hint. Other projects' are not looked at: who asks must not learn where they are."""
+        asked = volume_filters.hinted(hints, name)
+        if asked is None:
+            return None
+        found = by_ids(connection, volumes, [each for each in asked if is_uuid_like(each)])
+        return frozenset(
+            row["host"] for row in found if row["host"] and row["project_id"] == volume["project_id"]
+        )
+
+    def _usable(self, row: Mapping[str, Any]) -> bool:
         service = row["service"]
         return (
             service is not None
             and not service["disabled"]
             and not service["frozen"]
             and volume_services.is_up(service, self._down_after)
-        )
-
-    @staticmethod
-    def _in_zone(row: Row, volume: Row) -> bool:
-        return (
-            row["service"] is not None and row["service"]["availability_zone"] == volume["availability_zone"]
         )
 
     @staticmethod
@@ -167,7 +215,7 @@ class VolumePass:
                 intents.c.state == IntentState.WAITING.value,
                 intents.c.target.is_(None),
             )
-            .values(target=pool["service_host"], updated_at=now())
+            .values(target=pool["service_host"], arguments=intent["arguments"], updated_at=now())
         )
         if bumped.rowcount != 1 or taken.rowcount != 1:
             raise Claimed

@@ -36,6 +36,7 @@ from api.volume.versions import VersionsController
 from api.volume.volume_actions import VolumeActionsController
 from api.volume.volume_attach_actions import VolumeAttachActionsController
 from api.volume.volume_flags import VolumeFlagsController
+from api.volume.volume_placement import VolumePlacementController
 from api.volume.volumes import VolumeMetadataController, VolumesController
 
 CONTROLLERS: tuple[type[Controller], ...] = (
@@ -46,6 +47,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     VolumeMetadataController,
     VolumeActionsController,
     VolumeFlagsController,
+    VolumePlacementController,
     VolumeAttachActionsController,
     AttachmentsController,
     SnapshotsController,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 import webtest
 
 from api.volume.app import make_app
@@ -19,7 +20,7 @@ from core import config
 from core.messaging import Messaging
 from db.sessions import Databases
 from db.types import now
-from db.volume_base import intents, volumes
+from db.volume_base import intents, pools, volumes
 from lifecycle.steps import Run
 from scheduler.volume_pools import VolumePass
 from tests.api.identity import authenticate
@@ -129,10 +130,42 @@ def test_what_no_pool_can_hold(cloud: Cloud) -> None:
     made = cloud.api.volume(status=None, volume_type="t")
     cloud.wait(f"/volumes/{made['id']}", lambda shown: shown["status"] == "error")
     (message,) = cloud.api.get("/messages", version="3.3")["messages"]
-    assert "CapabilitiesFilter" in message["user_message"]
+    assert "2 pools; 2 without the capabilities" in message["user_message"]
+    shown = cloud.api.get(f"/haneul/volumes/{made['id']}/placement")["placement"]
+    (decision,) = shown["decisions"]
+    assert decision["summary"] in message["user_message"]
+    assert "@" not in str(decision) and [step["name"] for step in decision["filters"]] == [
+        "CapabilitiesFilter"
+    ]
+    shown = cloud.api.get(f"/haneul/volumes/{made['id']}/placement", as_=ADMIN)["placement"]
+    assert shown["decisions"][0]["filters"][0]["host_names"][-1] == "w1@sim#simulated"
     # it has no pool: the scheduler itself ends its deletion
     cloud.api.delete(f"/volumes/{made['id']}", status=202)
     cloud.gone(f"/volumes/{made['id']}")
+
+
+def test_hints_and_what_is_told_of_them(cloud: Cloud) -> None:
+    with cloud.services.databases.global_.write() as connection:
+        connection.execute(sa.delete(pools).where(pools.c.name != "w1@sim#simulated"))  # it has no worker
+    first = cloud.api.volume(status=None)
+    cloud.wait(f"/volumes/{first['id']}", available)
+    placement = cloud.api.get(f"/haneul/volumes/{first['id']}/placement", as_=ADMIN)["placement"]
+    (decision,) = placement["decisions"]
+    assert decision["chosen"] == "w1@sim#simulated" == decision["scores"][0]["host"]
+    for hints, status, why in (
+        ({"same_host": first["id"]}, "available", "1 of 1 pool could"),
+        ({"different_host": [first["id"]]}, "error", "DifferentBackendFilter"),
+        # none that anybody has
+        ({"same_host": [str(uuid.uuid4()), "x"]}, "error", "SameBackendFilter"),
+        ({"local_to_instance": str(uuid.uuid4())}, "error", "InstanceLocalityFilter"),
+        ({"local_to_instance": "x"}, "error", "InstanceLocalityFilter"),
+    ):
+        body = {"volume": {"size": 1}, "OS-SCH-HNT:scheduler_hints": hints}
+        made = cloud.api.post("/volumes", body)["volume"]
+        shown = cloud.wait(f"/volumes/{made['id']}", lambda each: each["status"] in ("available", "error"))
+        assert shown["status"] == status, hints
+        placement = cloud.api.get(f"/haneul/volumes/{made['id']}/placement")["placement"]
+        assert why in placement["decisions"][0]["summary"]
 
 
 class Compute:

@@ -18,6 +18,7 @@ limits_extension:used_limits | See limits and what is used | GET /limits
 volume_extension:quotas:show | Show quotas | GET /os-quota-sets/{project_id}
 """
 _ADMINS = """
+haneul:volumes:placement:hosts | See the same with the names of pools | GET /haneul/volumes/{volume_id}/placement
 volume_extension:type_create | Create a type | POST /types
 volume_extension:type_update | Change a type | PUT /types/{type_id}
 volume_extension:type_delete | Delete a type | DELETE /types/{type_id}

@@ -27,6 +27,7 @@ volume:attachment_get_all | List attachments | GET /attachments
 volume:attachment_get | Show an attachment | GET /attachments/{attachment_id}
 volume:get_all_transfers | List transfers | GET /volume-transfers
 volume:get_transfer | Show a transfer | GET /volume-transfers/{transfer_id}
+haneul:volumes:placement | See why a volume is where it is, or nowhere | GET /haneul/volumes/{volume_id}/placement
 """
 _MEMBERS = """
 volume:create | Create a volume | POST /volumes
