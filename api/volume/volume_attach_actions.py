@@ -174,12 +174,23 @@ class VolumeAttachActionsController(Controller):
         if (identifier := asked.get("attachment_id")) is not None:
             found = [each for each in found if each["id"] == identifier]
             if not found:
+                self._refuse_another(call, identifier)
                 raise NotFound(
                     f"Volume attachment could not be found with filter: attachment_id = {identifier}."
                 )
         if len(found) > 1:
             raise BadRequest("Invalid volume: it is attached more than once: attachment_id is expected.")
         return found[0] if found else None
+
+    def _refuse_another(self, call: Call, identifier: str) -> None:
+        """:raises BadRequest: it is the attachment of another volume that the asker may see."""
+        try:
+            with self.services.databases.global_.read() as connection:
+                volume_id = db_attachments.get(connection, identifier)["volume_id"]
+                common.found(call, connection, volumes, "Volume", volume_id)
+        except NotFound:
+            return
+        raise BadRequest(f"Invalid input received: attachment {identifier} is that of another volume.")
 
     @operation(
         "POST", PATH, policy=_POLICY + "detach", action="os-detach", body=DETACH, status=202, late_policy=True

@@ -51,6 +51,9 @@ def backup(cloud: VolumeCloud, volume_id: str, *, incremental: bool = False) -> 
 
 def test_a_backup_brings_back_what_was(cloud: VolumeCloud) -> None:
     source = volume(cloud, b"")
+    boots = {"os-set_bootable": {"bootable": True}, "os-set_image_metadata": {"metadata": {"min_ram": "64"}}}
+    for action, asked in boots.items():
+        cloud.api.post(f"/volumes/{source}/action", {action: asked}, status=200)
     fill(cloud, source, 5 * MIB)
     first, full = digest(cloud, source), backup(cloud, source)
     fill(cloud, source, 900 * MIB)
@@ -61,7 +64,9 @@ def test_a_backup_brings_back_what_was(cloud: VolumeCloud) -> None:
     body = {"restore": {"name": "again"}}
     again = cloud.api.post(f"/backups/{part}/restore", body, status=202)["restore"]["volume_id"]
     cloud.settle()
-    assert cloud.api.get(f"/volumes/{again}")["volume"]["status"] == "available"
+    shown = cloud.api.get(f"/volumes/{again}")["volume"]
+    assert (shown["status"], shown["bootable"]) == ("available", "true")
+    assert shown["volume_image_metadata"]["min_ram"] == "64"
     assert digest(cloud, again) == second
     # a volume from a backup
     made = cloud.api.post("/volumes", {"volume": {"size": 2, "backup_id": full}}, version="3.47")["volume"]

@@ -66,6 +66,7 @@ def _create(run: Run) -> dict[str, Any]:
         source = worker.snapshot(arguments["snapshot_id"])
     elif run.results["freeze"] is not None:
         source = _frozen(run, worker)
+    row = backup.volume_row(arguments["volume_id"])
     with worker.driver.open(source) as opened:
         made = chunks.backup(
             backup.conf,
@@ -78,6 +79,8 @@ def _create(run: Run) -> dict[str, Any]:
                 "volume_id": arguments["volume_id"],
                 "size_gib": source.size_gib,
                 "header_bytes": source.size_bytes - (source.size_gib << 30),
+                "bootable": bool(row["bootable"]),
+                "image_metadata": row["image_metadata"],
             },
             most=source.size_bytes,
         )

@@ -53,7 +53,12 @@ def _drop_key(run: Run) -> None:
 def _create(run: Run) -> dict[str, Any]:
     worker, source = _worker(run), run.arguments["source"]
     volume = worker.volume(run.resource_id)
-    return {"provider_location": _make(run, worker, volume, source), **(run.results["key"] or {})}
+    made = {"provider_location": _make(run, worker, volume, source), **(run.results["key"] or {})}
+    if source["kind"] == "backup":
+        # a volume that could boot does so when it comes back; backups of before know nothing of it
+        about = chunks.manifest(targets.load(worker.conf), source["backup_id"])["about"]
+        made.update({key: about[key] for key in ("bootable", "image_metadata") if about.get(key)})
+    return made
 
 
 def _make(run: Run, worker: VolumeWorker, volume: Volume, source: dict[str, Any]) -> Location:

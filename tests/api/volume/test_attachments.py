@@ -122,6 +122,15 @@ def test_detached_by_force_a_volume_that_was_called_broken_is_free_again(api: Ap
     assert (shown["status"], shown["attachments"]) == ("available", [])
 
 
+def test_an_attachment_of_another_volume_is_refused(api: Api, unused: None) -> None:
+    volume, other = api.volume()["id"], api.volume()["id"]
+    made = attach(api, other, connector={"host": "c1"})
+    for identifier, status in ((made["id"], 400), (SERVER, 404)):
+        body = {"os-detach": {"attachment_id": identifier}}
+        api.refused("post", f"/volumes/{volume}/action", body, status)
+    assert len(api.get(f"/attachments/{made['id']}", version=V)["attachment"]) > 0
+
+
 def test_the_compute_service_may(api: Api, used: None) -> None:
     """With its service token beside the user's own."""
 
