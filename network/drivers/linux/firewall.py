@@ -13,6 +13,7 @@ bridge's conntrack zone) are read back from the kernel's own tables after a rest
 from __future__ import annotations
 
 import dataclasses
+import functools
 import ipaddress
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -313,12 +314,13 @@ class Firewall:
         (An interval set for both would be one thing less, but adding an address to it costs
         more the larger it is, and neighbours merge.) Returns the IP versions that have CIDRs.
         """
-        nets = [ipaddress.ip_network(text, strict=False) for text in members]
+        known = [_member(text) for text in members]
         with_prefixes = set()
         for version, kind in ADDRESS_TYPES.items():
-            of_family = [net for net in nets if net.version == version]
-            single: dict[Element, Any] = {str(n.network_address): None for n in of_family if _is_single(n)}
-            wide = [net for net in of_family if not _is_single(net)]
+            single: dict[Element, Any] = {
+                address: None for of, address, _net in known if of == version and address is not None
+            }
+            wide = [net for of, address, net in known if of == version and address is None]
             key = ("inet", members_of(group_id, version))
             wanted.sets[key] = Kind(kind)
             wanted.elements[key] = Elements(single, whole=True)
@@ -350,8 +352,15 @@ def _version(owned: Owned) -> int:
     return 6 if ":" in owned[2] else 4
 
 
-def _is_single(net: Any) -> bool:
-    return bool(net.prefixlen == net.max_prefixlen)
+@functools.lru_cache(maxsize=65536)
+def _member(text: str) -> tuple[int, str | None, Any]:
+    """(IP version, the address if it is a single one, the network) of a group's member.
+
+    Remembered, as a large group comes again with each of its ports, all but one member the same.
+    """
+    net = ipaddress.ip_network(text, strict=False)
+    single = net.prefixlen == net.max_prefixlen
+    return net.version, str(net.network_address) if single else None, net
 
 
 def _halves(nets: Iterable[Any]) -> list[Any]:
