@@ -292,7 +292,6 @@ def initiator() -> Iterator[None]:
     udev = subprocess.Popen(["/usr/lib/systemd/systemd-udevd"])
     while not Path("/run/udev/control").exists():
         time.sleep(0.1)
-    _LVM_CONF.write_text("")  # from here on as on a real host
     yield
     for process in (daemon, udev):
         process.terminate()
