@@ -77,17 +77,19 @@ def run(
     *pytest_arguments: str,
     work: Path,
     disks_gib: Sequence[int] = (),
+    modules: Sequence[str] = (),
     timeout_s: float = 900,
     memory: str = "1G",
 ) -> str:
-    """Run pytest in a guest; what it printed. ``disks_gib``: empty disks, /dev/vda, /dev/vdb there.
+    """Run pytest in a guest; what it printed. ``disks_gib``: empty disks, /dev/vda, /dev/vdb there;
+    ``modules``: the kernel's, to be there before Python is.
 
     ``work`` is where the disks and the output (``guest.log``) lie; the guest sees it as it was at its start.
 
     :raises AssertionError: with the output, if a test failed or the guest did not come to its end.
     """
     kernel_image = kernel()
-    (modules,) = kernel_image.parents[1].glob("lib/modules/*")
+    (folder,) = kernel_image.parents[1].glob("lib/modules/*")
     # plugins that tests here do without take their time of an emulated processor to import
     pytest = ["-m", "pytest", "-v", "-p", "no:cacheprovider", "-p", "pytest_timeout", "--durations=8"]
     inside = [sys.executable, *pytest, "--basetemp=/run/pytest", *pytest_arguments]
@@ -100,7 +102,7 @@ def run(
         "TMPDIR": "/tmp",
         "PATH": _PATH,
     }
-    command = ["bash", str(_SCRIPT), str(modules), "env", "-C", str(_ROOT)]
+    command = ["bash", str(_SCRIPT), str(folder), ",".join(modules), "env", "-C", str(_ROOT)]
     command += [f"{name}={value}" for name, value in environment.items()]
     command += ["bash", "-c", f'"$@"; echo "{_END} $?"', "bash", *inside]
     options = ["--disable-kvm", "--disable-microvm", "--force-9p", "--force-initramfs"]

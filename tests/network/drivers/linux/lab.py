@@ -231,7 +231,7 @@ def open_tap(name: str) -> int:
 class Guest(Namespace):
     """A guest on a port: its own IP stack behind the port's tap."""
 
-    def __init__(self, host: Host, port: Port, *, addresses: bool = True) -> None:
+    def __init__(self, host: Host, port: Port, *, addresses: bool = True, mtu: int = 1450) -> None:
         super().__init__("g" + port.id[:4])
         self.port = port
         outside = Inside(host.name)
@@ -242,7 +242,7 @@ class Guest(Namespace):
         self._wake = os.pipe()
         self._pump = threading.Thread(target=self._copy, daemon=True)
         self._pump.start()
-        self.run("ip", "link", "set", "eth0", "address", port.mac_address, "mtu", "1450")
+        self.run("ip", "link", "set", "eth0", "address", port.mac_address, "mtu", str(mtu))
         self.run("ip", "link", "set", "eth0", "up")
         for address in port.addresses if addresses else ():
             text = f"{address.ip_address}/{address.prefix_length}"

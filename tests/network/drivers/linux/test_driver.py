@@ -170,25 +170,39 @@ def test_admin_state(underlay: lab.Underlay) -> None:
     assert not left.pings("10.0.0.12")
 
 
-@pytest.mark.skipif(not lab.has_vlans(), reason="VLANs: the kernel has no 802.1Q (module 8021q)")
-def test_vlans_share_a_trunk_and_keep_apart(underlay: lab.Underlay) -> None:
-    a = underlay.host("a", physical_interfaces=["physnet1:ul0"])
-    b = underlay.host("b", physical_interfaces=["physnet1:ul0"])
-    guests = {}
-    for vlan_id in (100, 200):
-        net = make_network(vlan_id, network_type="vlan", physical_network="physnet1")
-        for host, address in ((a, f"10.0.0.{vlan_id}/24"), (b, f"10.0.0.{vlan_id + 1}/24")):
-            port = make_port(net, address, security_group_ids=(OPEN.id,))
-            host.put(net, port, OPEN)
-            guests[vlan_id, host] = port
+def test_a_flat_network_on_an_uplink(underlay: lab.Underlay) -> None:
+    """Untagged frames: guests of two hosts, and a machine that no agent knows, are on one wire."""
+    network = make_network(
+        0, network_type="flat", physical_network="physnet1", segmentation_id=None, mtu=1500
+    )
+    ports = [
+        make_port(network, f"10.0.0.{n}/24", f"2001:db8::{n}/64", security_group_ids=(OPEN.id,))
+        for n in (11, 12)
+    ]
+    hosts = [underlay.host(hint, physical_interfaces=["physnet1:ul0"]) for hint in "ab"]
+    for host, port in zip(hosts, ports, strict=True):
+        host.run("ip", "address", "flush", "dev", "ul0")
+        host.run("ip", "address", "add", f"{host.tunnel_address}/32", "dev", "lo")
+        host.put(network, port, OPEN)
+        assert host.apply().ports == {port.id: "ACTIVE"}
+    one, two = (underlay.guest(host, port, mtu=1500) for host, port in zip(hosts, ports, strict=True))
+    underlay.switch.run("ip", "address", "add", "10.0.0.99/24", "dev", "br0")
+    for address in ("10.0.0.12", "2001:db8::12", "10.0.0.99"):
+        assert one.reaches(address)
+    assert one.run("ping", "-c1", "-W2", "-Mdo", "-s", str(1500 - 28), "10.0.0.12").returncode == 0
+    flow = lab.Flow.open(one, two, "10.0.0.12", 7000)
+    a = hosts[0]
+    a.stop()
+    a.start()
     a.apply()
-    b.apply()
-    made = {key: underlay.guest(key[1], port) for key, port in guests.items()}
-    assert made[100, a].reaches("10.0.0.101")
-    assert made[200, a].reaches("10.0.0.201")
-    assert not made[100, a].pings("10.0.0.201", count=3)
-    assert a.driver is not None
-    assert a.driver.configurations()["interface_mappings"] == {"physnet1": "ul0"}
+    assert flow.passes() and flow.passes(back=True)
+    a.run("ip", "link", "set", "ul0", "nomaster")
+    assert not one.pings("10.0.0.12")
+    a.apply()
+    assert one.reaches("10.0.0.12")
+    a.apply(a.drop(ports[0], network))  # the uplink is not haneul's: it is let go
+    assert "ul0" in names(a)
+    assert bridge_name(network.id) not in names(a)
 
 
 def test_a_flat_network_with_the_host_as_gateway(underlay: lab.Underlay) -> None:
