@@ -114,16 +114,7 @@ class UnplacedVolumes:
     def run(self) -> None:
         """Those that wait now, one after the other."""
         for row in self._journal.take([CONDUCTOR], _ACTIONS.kinds(), limit=50):
-            run = Run(
-                intent_id=row["id"],
-                kind=row["kind"],
-                attempt=row["attempts"],
-                resource_id=row["resource_id"],
-                arguments=row["arguments"],
-                results=dict(row["results"] or {}),
-                worker=self._api,
-                context={key: row[key] for key in ("request_id", "project_id", "user_id")},
-            )
+            run = Run.of(row, self._api)
             self._journal.hold(run)
             try:
                 self._engine.execute(_ACTIONS[row["kind"]], run, self._journal, row["error"])

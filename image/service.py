@@ -84,16 +84,7 @@ class ImageRole(Role):
         if free <= 0:
             return
         for row in self._journal.take([image_imports.TARGET], ACTIONS.kinds(), free):
-            run = Run(
-                intent_id=row["id"],
-                kind=row["kind"],
-                attempt=row["attempts"],
-                resource_id=row["resource_id"],
-                arguments=row["arguments"],
-                results=dict(row["results"] or {}),
-                worker=self._importer,
-                context={key: row[key] for key in ("request_id", "project_id", "user_id")},
-            )
+            run = Run.of(row, self._importer)
             self._journal.hold(run)
             self._runs[run.intent_id] = run
             self._pool.spawn(self._execute, run, row["error"])

@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 
 class Cancelled(Exception):
@@ -51,6 +51,20 @@ class Run:
     cancelled: threading.Event = dataclasses.field(default_factory=threading.Event)
     fenced: threading.Event = dataclasses.field(default_factory=threading.Event)
     """set when the journal has taken the intent away, or the process is to end"""
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], worker: Any) -> Self:
+        """The next attempt at an intent whose row a journal in this process has leased."""
+        return cls(
+            intent_id=row["id"],
+            kind=row["kind"],
+            attempt=row["attempts"],
+            resource_id=row["resource_id"],
+            arguments=row["arguments"],
+            results=dict(row["results"] or {}),
+            worker=worker,
+            context={key: row[key] for key in ("request_id", "project_id", "user_id")},
+        )
 
     def check_cancelled(self) -> None:
         """Call inside a step that lasts long, between harmless points."""

@@ -67,16 +67,7 @@ class Taker:
             return
         rows = self.journal.take(list(self._workers), self._actions().kinds(), self._threads - held)
         for row in rows:
-            run = Run(
-                intent_id=row["id"],
-                kind=row["kind"],
-                attempt=row["attempts"],
-                resource_id=row["resource_id"],
-                arguments=row["arguments"],
-                results=dict(row["results"] or {}),
-                worker=self._workers[row["target"]],
-                context={key: row[key] for key in ("request_id", "project_id", "user_id")},
-            )
+            run = Run.of(row, self._workers[row["target"]])
             self.journal.hold(run)
             self._pool.spawn(self.execute, run, row["error"])
 

@@ -20,8 +20,9 @@ from oslo_config import cfg
 
 from compute.drivers.base import GuestSpec
 from compute.drivers.libvirt import config_drive
-from compute.drivers.libvirt.images import ImageCache, image_info, qemu_img, run_tool
+from compute.drivers.libvirt.images import ImageCache, run_tool
 from core.errors import BadRequest, DriverError, Rebuildable
+from core.qemu_img import info, qemu_img
 
 _GIB = 1 << 30
 _KINDS = ("ephemeral", "swap", "blank")
@@ -89,7 +90,7 @@ class Disks:
             qemu_img(self._conf, "create", "-q", "-f", fmt, str(part), str(size or _GIB))
         else:
             base, base_format = self._cache.base(guest.image)
-            virtual = int(image_info(self._conf, base, base_format)["virtual-size"])
+            virtual = int(info(self._conf, base, base_format)["virtual-size"])
             if size and virtual > size:
                 raise BadRequest(
                     f"The image needs a disk of {-(-virtual // _GIB)} GiB, the flavor's root disk has {guest.root_gib}."
@@ -170,7 +171,7 @@ class Disks:
         """Paths of cached images that a root disk stands on."""
         used = set()
         for path in self._instances.glob("*/root.qcow2"):
-            backing = image_info(self._conf, path, "qcow2").get("full-backing-filename")
+            backing = info(self._conf, path, "qcow2").get("full-backing-filename")
             if backing:
                 used.add(str(backing))
         return used

@@ -15,12 +15,12 @@ from typing import Any
 import libvirt
 from lxml import etree
 
+from compute.drivers.libvirt import domains
 from compute.drivers.libvirt.disk_xml import DiskDevice, Names, Source, scsi_controller
 from core.errors import Conflict, DriverError
 
 LOG = logging.getLogger(__name__)
 Claims = Mapping[str, str]
-_PAUSE_S = 0.1
 _ROUNDS_S = 0.2
 
 
@@ -38,18 +38,21 @@ def attach(
     if domain.isActive() and live is None:
         device = make(names)
         _have_controller(domain, device, properties, libvirt.VIR_DOMAIN_AFFECT_LIVE)
-        domain.attachDeviceFlags(_text(device.element()), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        domain.attachDeviceFlags(domains.text(device.element()), libvirt.VIR_DOMAIN_AFFECT_LIVE)
     if disk_of(domain, volume_id, claims, live=False) is None:
         device = device or make(names)
         _have_controller(domain, device, properties, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
-        domain.attachDeviceFlags(_text(device.element()), libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+        domain.attachDeviceFlags(domains.text(device.element()), libvirt.VIR_DOMAIN_AFFECT_CONFIG)
 
 
 def _have_controller(domain: Any, device: DiskDevice, properties: Mapping[str, Any], flags: int) -> None:
     """libvirt would add one of a kind that few guests have a driver for."""
     live = flags == libvirt.VIR_DOMAIN_AFFECT_LIVE
-    if device.bus == "scsi" and _tree(domain, live=live).find("devices/controller[@type='scsi']") is None:
-        domain.attachDeviceFlags(_text(scsi_controller(properties)), flags)
+    if (
+        device.bus == "scsi"
+        and domains.tree(domain, live=live).find("devices/controller[@type='scsi']") is None
+    ):
+        domain.attachDeviceFlags(domains.text(scsi_controller(properties)), flags)
 
 
 def detach(domain: Any, volume_id: str, claims: Claims, *, attempts: int, wait_s: float) -> None:
@@ -69,11 +72,11 @@ def detach(domain: Any, volume_id: str, claims: Claims, *, attempts: int, wait_s
         if element.find("mirror") is not None:
             domain.blockJobAbort(_target(element))  # a copy that nobody waits for any more
         try:
-            domain.detachDeviceFlags(_text(element), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            domain.detachDeviceFlags(domains.text(element), libvirt.VIR_DOMAIN_AFFECT_LIVE)
         except libvirt.libvirtError as error:
             # the guest was asked before and has not answered yet, or answered just now
             LOG.info("pulling out volume %s: %s", volume_id, error)
-        if _wait(gone, wait_s):
+        if domains.wait(gone, wait_s):
             break
     if not gone():
         raise DriverError(
@@ -81,7 +84,7 @@ def detach(domain: Any, volume_id: str, claims: Claims, *, attempts: int, wait_s
         )
     element = disk_of(domain, volume_id, claims, live=False)
     if element is not None:
-        domain.detachDeviceFlags(_text(element), libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+        domain.detachDeviceFlags(domains.text(element), libvirt.VIR_DOMAIN_AFFECT_CONFIG)
 
 
 def resize(domain: Any, volume_id: str, claims: Claims, size_bytes: int) -> None:
@@ -122,7 +125,7 @@ def _copy(domain: Any, disk: Any, new: DiskDevice, check: Callable[[], None]) ->
         new.source.add_to(copy)
         etree.SubElement(copy, "driver", type=new.source.format)
         flags = libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT | libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB
-        domain.blockCopy(target, _text(copy), flags=flags)
+        domain.blockCopy(target, domains.text(copy), flags=flags)
     try:
         while not _is_ready(domain, target):
             check()
@@ -160,7 +163,7 @@ def copy_out(
     target.add_to(copy)
     etree.SubElement(copy, "driver", type=target.format)
     flags = libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT | libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB
-    domain.blockCopy(device, _text(copy), flags=flags)
+    domain.blockCopy(device, domains.text(copy), flags=flags)
     try:
         while not _is_ready(domain, device):
             check()
@@ -178,7 +181,7 @@ def copy_out(
 
 
 def _is_ready(domain: Any, target: str) -> bool:
-    disk = _tree(domain, live=True).find(f"devices/disk/target[@dev='{target}']/..")
+    disk = domains.tree(domain, live=True).find(f"devices/disk/target[@dev='{target}']/..")
     mirror = disk.find("mirror") if disk is not None else None
     if mirror is None:
         raise DriverError("the hypervisor gave up copying the volume")
@@ -193,8 +196,8 @@ def define_anew(domain: Any, old_id: str, new_id: str, claims: Claims, new: Disk
     for volume_id in (old_id, new_id):
         element = disk_of(domain, volume_id, claims, live=False)
         if element is not None:
-            domain.detachDeviceFlags(_text(element), libvirt.VIR_DOMAIN_AFFECT_CONFIG)
-    domain.attachDeviceFlags(_text(new.element()), libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+            domain.detachDeviceFlags(domains.text(element), libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+    domain.attachDeviceFlags(domains.text(new.element()), libvirt.VIR_DOMAIN_AFFECT_CONFIG)
 
 
 def size_of(domain: Any, volume_id: str, claims: Claims) -> int | None:
@@ -211,7 +214,7 @@ def target_of(domain: Any, volume_id: str, claims: Claims) -> str | None:
 
 def disk_of(domain: Any, volume_id: str, claims: Claims, *, live: bool) -> Any:
     """The volume's <disk>, None when there is none."""
-    for element in _tree(domain, live=live).findall("devices/disk"):
+    for element in domains.tree(domain, live=live).findall("devices/disk"):
         if claims.get(_opened(element)) == volume_id:
             return element
         if _opened(element) not in claims and element.findtext("serial") == volume_id:
@@ -221,7 +224,7 @@ def disk_of(domain: Any, volume_id: str, claims: Claims, *, live: bool) -> Any:
 
 def is_open(domain: Any, name: str) -> bool:
     """Has the running guest this file, device or image open, or does QEMU copy to it?"""
-    disks = _tree(domain, live=True).findall("devices/disk")
+    disks = domains.tree(domain, live=True).findall("devices/disk")
     ends = [*disks, *(mirror for disk in disks for mirror in disk.findall("mirror"))]
     return any(_opened(end) == name for end in ends)
 
@@ -252,26 +255,11 @@ def _opened(element: Any) -> str:
     return str(source.get("file") or source.get("dev") or source.get("name") or "")
 
 
-def _tree(domain: Any, *, live: bool) -> Any:
-    return etree.fromstring(domain.XMLDesc(0 if live else libvirt.VIR_DOMAIN_XML_INACTIVE).encode())
-
-
 def _targets(domain: Any, *, live: bool) -> set[str]:
-    return {str(element.get("dev")) for element in _tree(domain, live=live).findall("devices/disk/target")}
+    return {
+        str(element.get("dev")) for element in domains.tree(domain, live=live).findall("devices/disk/target")
+    }
 
 
 def _target(element: Any) -> str:
     return str(element.find("target").get("dev"))
-
-
-def _text(element: Any) -> str:
-    return etree.tostring(element, encoding="unicode")
-
-
-def _wait(condition: Callable[[], bool], timeout_s: float) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_PAUSE_S)
-    return True

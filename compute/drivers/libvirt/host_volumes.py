@@ -29,8 +29,8 @@ from oslo_config import cfg
 
 from compute.drivers.libvirt import secret_values
 from compute.drivers.libvirt.disk_xml import Source
-from compute.drivers.libvirt.images import qemu_img
 from core.errors import DriverError
+from core.qemu_img import qemu_img
 
 LOG = logging.getLogger(__name__)
 _FILES = ("local", "file")

@@ -1,30 +1,28 @@
 """Images on the host: a cache of bases, each fetched once, verified and inspected before use.
 
 An image is untrusted input: its content must be what its disk_format says, and
-may refer to no other file.  qemu-img runs with limits on memory and CPU time.
+may refer to no other file.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
-from oslo_concurrency import lockutils, processutils
+from oslo_concurrency import lockutils
 from oslo_config import cfg
 from oslo_log import log
-from oslo_utils.imageutils import format_inspector
 
 from compute.drivers.base import GuestImage, ImageFetcher
 from core.errors import BadRequest, DriverError, Rebuildable
+from core.qemu_img import check_content, qemu_img
 
 LOG = log.getLogger(__name__)
 _KEPT = ("raw", "qcow2")
-_CONVERTED = {"vmdk": "vmdk", "vdi": "vdi", "vhd": "vpc", "vhdx": "vhdx", "ploop": "parallels", "qed": "qed"}
+_BOOTABLE = (*_KEPT, "vmdk", "vdi", "vhd", "vhdx", "gpt")
 
 
 class ImageCache:
@@ -58,6 +56,8 @@ class ImageCache:
                 os.utime(path)
 
     def _fetch(self, image: GuestImage, fetch: ImageFetcher) -> None:
+        if image.disk_format not in _BOOTABLE:
+            raise BadRequest(f"Images of disk_format {image.disk_format} can't be booted on this host.")
         started = time.monotonic()
         part = self._folder / f"{image.id}.part"
         try:
@@ -67,9 +67,7 @@ class ImageCache:
                 part.replace(self._path(image, fmt))
             else:
                 converted = self._folder / f"{image.id}.converted"
-                qemu_img(
-                    self._conf, "convert", "-f", _CONVERTED[fmt], "-O", "qcow2", str(part), str(converted)
-                )
+                qemu_img(self._conf, "convert", "-f", fmt, "-O", "qcow2", str(part), str(converted))
                 converted.replace(self._path(image, "qcow2"))
         finally:
             part.unlink(missing_ok=True)
@@ -106,54 +104,6 @@ class ImageCache:
                 path.unlink(missing_ok=True)
                 removed.append(path.name)
         return removed
-
-
-def check_content(path: Path, disk_format: str) -> str:
-    """The format of a file, which must be ``disk_format`` and self-contained.
-
-    :raises BadRequest: it is something else, or refers to other files.
-    """
-    if disk_format not in (*_KEPT, *_CONVERTED, "gpt"):
-        raise BadRequest(f"Images of disk_format {disk_format} can't be booted on this host.")
-    found = str(format_inspector.detect_file_format(str(path)))
-    if found == "gpt" and disk_format in ("raw", "gpt"):  # a partitioned raw disk
-        return "raw"
-    if found != disk_format:
-        raise BadRequest(f"The image's content is {found}, but its disk_format says {disk_format}.")
-    if found != "raw":
-        kind = format_inspector.get_inspector(found)
-        if kind is None:
-            raise BadRequest(f"The image's content is {found}, which can't be inspected.")
-        try:
-            kind.from_file(str(path)).safety_check()
-        except format_inspector.SafetyCheckFailed as error:
-            raise BadRequest(f"The image is not safe to use: {error}", cause=error) from error
-    return found
-
-
-def qemu_img(conf: cfg.ConfigOpts, *arguments: str) -> str:
-    """Run qemu-img with limits; returns what it printed. :raises DriverError:"""
-    limits = processutils.ProcessLimits(
-        address_space=conf.libvirt.qemu_img_memory_mib << 20, cpu_time=conf.libvirt.qemu_img_cpu_s
-    )
-    try:
-        out, _ = processutils.execute(
-            "qemu-img", *arguments, prlimit=limits, env_variables={**os.environ, "LC_ALL": "C"}
-        )
-    except processutils.ProcessExecutionError as error:
-        words = (error.stderr or error.stdout or "it said nothing").strip().splitlines()[-1]
-        raise DriverError(f"qemu-img {arguments[0]} failed: {words}", cause=error) from error
-    except OSError as error:
-        raise DriverError("qemu-img is missing on this host: install qemu-utils", cause=error) from error
-    return str(out)
-
-
-def image_info(conf: cfg.ConfigOpts, path: Path, fmt: str) -> dict[str, Any]:
-    """``qemu-img info`` of a file whose format is known (never guessed)."""
-    result: dict[str, Any] = json.loads(
-        qemu_img(conf, "info", "--force-share", "--output=json", "-f", fmt, str(path))
-    )
-    return result
 
 
 def run_tool(*command: str) -> None:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import logging
 import socket
-import time
-from collections.abc import Callable
 from typing import Any
 
 import libvirt
-from lxml import etree
 
+from compute.drivers.libvirt import domains
 from compute.drivers.libvirt.domain_xml import nic_element
 from core.errors import DriverError
 
 LOG = logging.getLogger(__name__)
 _TAP_S = 10.0
-_PAUSE_S = 0.1
 
 
 def attach(domain: Any, nic: dict[str, Any], properties: dict[str, Any]) -> None:
     """Content when the guest has it already."""
-    xml = etree.tostring(nic_element(nic, properties), encoding="unicode")
+    xml = domains.text(nic_element(nic, properties))
     if _find(domain, nic["mac_address"], live=False) is None:
         domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
     if domain.isActive() and _find(domain, nic["mac_address"], live=True) is None:
@@ -35,17 +32,19 @@ def detach(domain: Any, mac_address: str, *, attempts: int, wait_s: float) -> No
     """
     element = _find(domain, mac_address, live=False)
     if element is not None:
-        domain.detachDeviceFlags(_text(element), libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+        domain.detachDeviceFlags(domains.text(element), libvirt.VIR_DOMAIN_AFFECT_CONFIG)
     for _ in range(attempts):
         element = _find(domain, mac_address, live=True) if domain.isActive() else None
         if element is None:
             return
         try:
-            domain.detachDeviceFlags(_text(element), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            domain.detachDeviceFlags(domains.text(element), libvirt.VIR_DOMAIN_AFFECT_LIVE)
         except libvirt.libvirtError as error:
             # the guest was asked before and has not answered yet, or answered just now
             LOG.info("pulling out %s: %s", mac_address, error)
-        if _wait(lambda: not domain.isActive() or _find(domain, mac_address, live=True) is None, wait_s):
+        if domains.wait(
+            lambda: not domain.isActive() or _find(domain, mac_address, live=True) is None, wait_s
+        ):
             return
     raise DriverError(f"the guest does not let go of its interface {mac_address}")
 
@@ -55,7 +54,7 @@ def wait_for_taps(domain: Any) -> None:
 
     :raises DriverError: one is missing.
     """
-    tree = etree.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).encode())
+    tree = domains.tree(domain, live=False)
     names = tree.xpath("devices/interface[@type='ethernet']/target[@managed='no']/@dev")
     known: set[str] = set()
 
@@ -63,28 +62,13 @@ def wait_for_taps(domain: Any) -> None:
         known.update(name for _, name in socket.if_nameindex())
         return known.issuperset(names)
 
-    if names and not _wait(all_there, _TAP_S):
+    if names and not domains.wait(all_there, _TAP_S):
         missing = ", ".join(sorted(set(names) - known))
         raise DriverError(f"the network agent of this host has not made {missing}")
 
 
 def _find(domain: Any, mac_address: str, *, live: bool) -> Any:
-    flags = 0 if live else libvirt.VIR_DOMAIN_XML_INACTIVE
-    tree = etree.fromstring(domain.XMLDesc(flags).encode())
-    for element in tree.findall("devices/interface"):
+    for element in domains.tree(domain, live=live).findall("devices/interface"):
         if element.find("mac").get("address") == mac_address:
             return element
     return None
-
-
-def _text(element: Any) -> str:
-    return etree.tostring(element, encoding="unicode")
-
-
-def _wait(condition: Callable[[], bool], timeout_s: float) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_PAUSE_S)
-    return True

@@ -67,10 +67,6 @@ OPTS = [
         "rbd_ceph_conf", default="/etc/ceph/ceph.conf", help="Ceph's configuration: where keyrings lie."
     ),
     cfg.IntOpt("image_cache_max_age_s", default=86400, min=0, help="Unused cached images go after so long."),
-    cfg.IntOpt(
-        "qemu_img_memory_mib", default=4096, min=256, help="Memory that qemu-img may use on one image."
-    ),
-    cfg.IntOpt("qemu_img_cpu_s", default=300, min=1, help="CPU time that qemu-img may use on one image."),
 ]
 
 

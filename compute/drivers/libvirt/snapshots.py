@@ -17,8 +17,8 @@ from lxml import etree
 from oslo_config import cfg
 
 from compute.drivers.libvirt.disks import Disk
-from compute.drivers.libvirt.images import qemu_img
 from core.errors import DriverError
+from core.qemu_img import qemu_img
 
 _LOOK_S = 0.1
 

@@ -20,10 +20,10 @@ from compute.drivers.libvirt import domain_xml, guest_volumes
 from compute.drivers.libvirt.connection import Connection
 from compute.drivers.libvirt.disk_xml import DiskDevice, Names, Source, volume_device
 from compute.drivers.libvirt.host_volumes import HostVolumes
-from compute.drivers.libvirt.images import qemu_img
 from compute.volumes import is_read_only
 from core.errors import BadRequest, Conflict, DriverError
 from core.files import to_disk
+from core.qemu_img import qemu_img
 
 LOG = logging.getLogger(__name__)
 _GIB = 1 << 30

@@ -10,10 +10,11 @@ import libvirt
 import pytest
 
 from compute.drivers.base import GuestImage, PowerState
-from compute.drivers.libvirt import images, probe
+from compute.drivers.libvirt import probe
 from compute.drivers.libvirt.driver import LibvirtDriver
 from core import config
 from core.errors import Conflict, NotFound
+from core.qemu_img import info
 from tests.compute.drivers.specs import make_guest, make_image
 from tests.lab import guests
 from tests.lab.guests import libvirtd, tiny  # noqa: F401 - fixtures
@@ -166,7 +167,7 @@ def test_images_of_a_running_and_of_a_stopped_guest_boot(driver: LibvirtDriver, 
     stopped = copied(driver, guest.server_id, "cold")
     for name, described in (("live", running), ("cold", stopped)):
         path = driver._disks.snapshot(guest.server_id, name)
-        facts = images.image_info(driver._conf, path, "qcow2")
+        facts = info(driver._conf, path, "qcow2")
         assert "backing-filename" not in facts
         assert facts["virtual-size"] == 1 << 30
         content = path.read_bytes()

@@ -14,9 +14,9 @@ from oslo_concurrency import processutils
 
 from compute.drivers.libvirt import options, secret_values
 from compute.drivers.libvirt.host_volumes import HostVolumes
-from compute.drivers.libvirt.images import qemu_img
 from core import config
 from core.errors import DriverError
+from core.qemu_img import qemu_img
 
 
 class NoSecrets:

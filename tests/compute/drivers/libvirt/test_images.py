@@ -18,8 +18,9 @@ import pytest
 from compute.drivers.base import GuestImage
 from compute.drivers.libvirt import config_drive
 from compute.drivers.libvirt.disks import Disks
-from compute.drivers.libvirt.images import ImageCache, check_content, image_info
+from compute.drivers.libvirt.images import ImageCache
 from core.errors import BadRequest, DriverError
+from core.qemu_img import check_content, info
 from tests.compute.drivers.libvirt.test_domain_xml import make_conf
 from tests.compute.drivers.specs import make_guest, make_image
 from tests.lab import guests
@@ -97,10 +98,10 @@ def test_root_disks_are_overlays_of_the_flavors_size(tmp_path: Path) -> None:
     found = disks.of(guest)
     assert [disk.path.stat().st_mtime_ns for disk in found] == before
     assert [disk.role for disk in found] == ["root", "ephemeral", "swap", "config"]
-    info = image_info(conf, found[0].path, "qcow2")
-    assert info["virtual-size"] == 2 << 30
-    assert info["full-backing-filename"] == str(cache.base(image)[0])
-    assert info["backing-filename-format"] == "qcow2"
+    facts = info(conf, found[0].path, "qcow2")
+    assert facts["virtual-size"] == 2 << 30
+    assert facts["full-backing-filename"] == str(cache.base(image)[0])
+    assert facts["backing-filename-format"] == "qcow2"
     assert disks.bases_in_use() == {str(cache.base(image)[0])}
     assert cache.expire(disks.bases_in_use()) == []
     disks.remove(guest.server_id)
