@@ -71,6 +71,8 @@ SNAPSHOT = _table(
         "deleting",
         GONE,
         "error_deleting",
+        # the host that should have taken it says so (os-update_snapshot_status) before the creation has ended
+        overtakes=True,
     ),
     Transition("snapshot.force_delete", "delete", None, "deleting", GONE, "error_deleting", overtakes=True),
     Transition(

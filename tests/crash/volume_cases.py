@@ -35,6 +35,7 @@ class Scene:
     done: dict[str, bytes | None] = dataclasses.field(default_factory=dict)
     """volumes that hold this after success"""
     more: dict[str, str] = dataclasses.field(default_factory=dict)
+    before: set[str] = dataclasses.field(default_factory=set)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,15 +205,20 @@ def _other_pool(cloud: VolumeCloud, scene: Scene) -> str:
     return str(other)
 
 
-def _migrate(cloud: VolumeCloud, scene: Scene) -> None:
+def _move_begins(cloud: VolumeCloud, scene: Scene) -> None:
     scene.more["to"] = _other_pool(cloud, scene)
+    scene.before = {row["id"] for row in cloud.rows("volumes")}
+
+
+def _migrate(cloud: VolumeCloud, scene: Scene) -> None:
+    _move_begins(cloud, scene)
     scene.keeps[scene.volume] = OLD
     cloud.api.action(scene.volume, "os-migrate_volume", {"host": scene.more["to"]}, as_=ADMIN, status=202)
 
 
 def _retype(cloud: VolumeCloud, scene: Scene) -> None:
     """To a type of the other backend."""
-    scene.more["to"] = _other_pool(cloud, scene)
+    _move_begins(cloud, scene)
     scene.keeps[scene.volume] = OLD
     name = scene.more["to"].partition("#")[0].partition("@")[2]
     if name not in {each["name"] for each in cloud.api.get("/types")["volume_types"]}:
@@ -227,9 +233,8 @@ def _moved(cloud: VolumeCloud, scene: Scene) -> None:
     row = cloud.row("volumes", scene.volume)
     assert row is not None
     assert (row["host"], row["migration_status"]) == (scene.more["to"], "success")
-    # of other tests only groups' volumes are left
-    others = [row for row in cloud.rows("volumes") if row["id"] != scene.volume and row["group_id"] is None]
-    assert not others, others
+    new = [row for row in cloud.rows("volumes") if row["id"] not in scene.before]
+    assert not new, new
     looking = cloud.looking[scene.more["host"].partition("#")[0]]
     looking.driver.start()
     old = dataclasses.replace(looking.volume(scene.volume), id=scene.volume)
