@@ -31,6 +31,7 @@ from lifecycle.host_network import (  # noqa: E402
     Changed,
     Dhcp,
     HostNetwork,
+    Members,
     Network,
     Port,
     Rule,
@@ -60,6 +61,7 @@ class Bench:
             (*out, Rule("ingress", "IPv4", "tcp", 80, 80, remote_ip_prefix="0.0.0.0/0")),
         )
         self.state.groups = {each.id: each for each in (self.default, self.web)}
+        self.state.members = {members: Members()}
 
     @staticmethod
     def _network(number: int) -> Network:
@@ -87,17 +89,12 @@ class Bench:
             security_group_ids=(self.default.id, self.web.id) if number % 2 else (self.default.id,),
         )  # fmt: skip
         self.state.ports[identifier] = port
-        self._members()
+        self.state.members[self.default.id].replace(identifier, [address])
         return port
 
     def remove(self, port: Port) -> None:
         del self.state.ports[port.id]
-        self._members()
-
-    def _members(self) -> None:
-        members = tuple(each.ip_address for port in self.state.ports.values() for each in port.addresses)
-        group = self.state.groups[self.default.id]
-        self.state.groups[self.default.id] = SecurityGroup(group.id, True, group.rules, members)
+        self.state.members[self.default.id].replace(port.id, ())
 
     def apply(self, changed: Changed) -> float:
         """Seconds that it took. :raises SystemExit: something failed."""
@@ -109,7 +106,8 @@ class Bench:
         return took
 
     def changed(self, port: Port) -> Changed:
-        return Changed(ports={port.id}, groups={self.default.id}, networks=set())
+        addresses = {each.ip_address for each in port.addresses}
+        return Changed(ports={port.id}, addresses={self.default.id: addresses})
 
 
 def measure(bench: Bench, ports: int) -> None:

@@ -12,7 +12,7 @@ Routers are in ``conductor.host_routers``.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,7 +24,17 @@ from db.network_base import TABLES
 from db.network_hosts import PLUGGED, hosts_of, tunnel_addresses
 from db.rows import rows_of, select_in
 from lifecycle import host_network
-from lifecycle.host_network import Address, Bandwidth, Changed, Dhcp, HostNetwork, Network, Port, Subnet
+from lifecycle.host_network import (
+    Address,
+    Bandwidth,
+    Changed,
+    Dhcp,
+    HostNetwork,
+    Members,
+    Network,
+    Port,
+    Subnet,
+)
 
 ports = TABLES["ports"]
 bindings = TABLES["port_bindings"]
@@ -58,9 +68,21 @@ def state(connection: sa.Connection, host: str, changed: Changed) -> HostNetwork
     for row in port_rows:
         found.ports[row["id"]] = _port(row, addresses, memberships, limits)
     found.networks = _networks(connection, host, network_rows)
-    found.groups = _groups(
-        connection, host, {each for some in memberships.values() for each in some}, changed
-    )
+    used = {each for some in memberships.values() for each in some}
+    found.groups = _groups(connection, used if everything else changed.groups)
+    if everything:
+        named = {
+            rule.remote_group_id
+            for group in found.groups.values()
+            for rule in group.rules
+            if rule.remote_group_id
+        }
+        found.members = _members_of(connection, named)
+    elif changed.named or changed.members:
+        named = _named_here(connection, host, changed.named | changed.members.keys())
+        found.members = _members_of(connection, named & changed.named)
+        parts = {each: ids for each, ids in changed.members.items() if each in named - changed.named}
+        found.members.update(_parts_of(connection, parts))
     return found
 
 
@@ -171,19 +193,9 @@ def _dhcp(connection: sa.Connection, network_ids: Collection[str]) -> dict[str, 
 # -- security groups ----------------------------------------------------------------
 
 
-def _groups(
-    connection: sa.Connection, host: str, of_ports: Collection[str], changed: Changed
-) -> dict[str, host_network.SecurityGroup]:
-    """The groups that are asked for; everything: those of the ports here, and those that their rules name."""
-    asked = set(of_ports) if changed.everything else set(changed.groups)
+def _groups(connection: sa.Connection, asked: Collection[str]) -> dict[str, host_network.SecurityGroup]:
+    """The rules of groups."""
     rule_rows = _rules(connection, asked)
-    if changed.everything:
-        remote = {row["remote_group_id"] for row in rule_rows if row["remote_group_id"]}
-        named = remote
-        rule_rows += _rules(connection, remote - asked)
-        asked |= remote
-    else:
-        named = _named_here(connection, host, asked)
     lists = {row["remote_address_group_id"] for row in rule_rows if row["remote_address_group_id"]}
     resolved = {
         row["id"]: tuple(row["addresses"])
@@ -195,13 +207,11 @@ def _groups(
             {**row, "remote_addresses": resolved.get(row["remote_address_group_id"], ())}
         )
         by_group.setdefault(row["security_group_id"], []).append(rule)
-    who = _members(connection, named)
     return {
         row["id"]: host_network.SecurityGroup(
             id=row["id"],
             stateful=row["stateful"],
             rules=tuple(by_group.get(row["id"], ())),
-            members=tuple(sorted(who.get(row["id"], ()))),
         )
         for row in select_in(connection, sa.select(groups), groups.c.id, asked)
     }
@@ -227,21 +237,38 @@ def _named_here(connection: sa.Connection, host: str, group_ids: Collection[str]
     return {row["id"] for row in select_in(connection, statement, groups.c.id, group_ids)}
 
 
-def _members(connection: sa.Connection, group_ids: Collection[str]) -> dict[str, set[str]]:
-    """Addresses of groups' ports, and those that the ports may use besides."""
-    result: dict[str, set[str]] = {}
-    own = sa.select(members.c.security_group_id, allocations.c.ip_address).join(
+def _members_of(connection: sa.Connection, group_ids: Collection[Any]) -> dict[str, Members]:
+    """All members of groups."""
+    found: dict[str, dict[str, list[str]]] = {group_id: {} for group_id in group_ids}
+    for row in _addresses_of_members(connection, members.c.security_group_id, group_ids):
+        found[row["security_group_id"]].setdefault(row["port_id"], []).append(row["ip_address"])
+    return {group_id: Members(some) for group_id, some in found.items()}
+
+
+def _parts_of(connection: sa.Connection, parts: Mapping[str, Collection[str]]) -> dict[str, Members]:
+    """Of groups these ports, as far as they are members."""
+    found: dict[str, dict[str, list[str]]] = {group_id: {} for group_id in parts}
+    port_ids = {port_id for some in parts.values() for port_id in some}
+    for row in _addresses_of_members(connection, members.c.port_id, port_ids):
+        if row["port_id"] in parts.get(row["security_group_id"], ()):
+            found[row["security_group_id"]].setdefault(row["port_id"], []).append(row["ip_address"])
+    return {group_id: Members(some) for group_id, some in found.items()}
+
+
+def _addresses_of_members(
+    connection: sa.Connection, column: sa.ColumnElement[Any], ids: Collection[str]
+) -> Iterator[dict[str, Any]]:
+    """{"security_group_id", "port_id", "ip_address"}: what ports have, and what they may use besides."""
+    which = (members.c.security_group_id, members.c.port_id)
+    own = sa.select(*which, allocations.c.ip_address).join(
         allocations, allocations.c.port_id == members.c.port_id
     )
-    for row in select_in(connection, own, members.c.security_group_id, group_ids):
-        result.setdefault(row["security_group_id"], set()).add(row["ip_address"])
+    yield from select_in(connection, own, column, ids)
     pairs = (
-        sa.select(members.c.security_group_id, ports.c.allowed_address_pairs)
+        sa.select(*which, ports.c.allowed_address_pairs)
         .join(ports, ports.c.id == members.c.port_id)
         .where(ports.c.allowed_address_pairs != [])
     )
-    for row in select_in(connection, pairs, members.c.security_group_id, group_ids):
-        result.setdefault(row["security_group_id"], set()).update(
-            pair["ip_address"] for pair in row["allowed_address_pairs"]
-        )
-    return result
+    for row in select_in(connection, pairs, column, ids):
+        for pair in row["allowed_address_pairs"]:
+            yield {**row, "ip_address": pair["ip_address"]}

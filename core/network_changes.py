@@ -14,37 +14,74 @@ from typing import Any
 
 KINDS = ("networks", "ports", "groups", "routers")
 
+Parts = dict[str, set[str]]
+"""security group id → ids of ports (or addresses) that may have become its members, or not be any more"""
+
+
+def _join(parts: Parts, others: Parts) -> None:
+    for key, some in others.items():
+        parts.setdefault(key, set()).update(some)
+
+
+def _sorted(parts: Parts) -> dict[str, list[str]]:
+    return {key: sorted(some) for key, some in parts.items()}
+
 
 @dataclasses.dataclass
 class Changed:
-    """Ids of what may have changed, by kind. ``everything``: compare all, remove what is strange."""
+    """Ids of what may have changed, by kind. ``everything``: compare all, remove what is strange.
+
+    Of the members of a security group those that changed are named, port by port: a group may
+    have thousands.
+    """
 
     networks: set[str] = dataclasses.field(default_factory=set)
     ports: set[str] = dataclasses.field(default_factory=set)
     groups: set[str] = dataclasses.field(default_factory=set)
     routers: set[str] = dataclasses.field(default_factory=set)
+    named: set[str] = dataclasses.field(default_factory=set)
+    """security groups of which all members are to be looked at"""
+    members: Parts = dataclasses.field(default_factory=dict)
+    """by port"""
+    addresses: Parts = dataclasses.field(default_factory=dict)
+    """by address: what the agent has found out about ``members``, for its driver; it doesn't travel"""
     everything: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.everything or self.networks or self.ports or self.groups or self.routers)
+        return bool(self.everything or self.named or self.members or any(getattr(self, k) for k in KINDS))
+
+    def __len__(self) -> int:
+        """How many things are named."""
+        return sum(len(getattr(self, kind)) for kind in (*KINDS, "named")) + sum(
+            map(len, self.members.values())
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Lists, as JSON has no sets."""
         if self.everything:
             return {"everything": True}
-        return {kind: sorted(getattr(self, kind)) for kind in KINDS if getattr(self, kind)}
+        made: dict[str, Any] = {
+            kind: sorted(getattr(self, kind)) for kind in (*KINDS, "named") if getattr(self, kind)
+        }
+        if self.members:
+            made["members"] = _sorted(self.members)
+        return made
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Changed:
-        return cls(
-            **{kind: set(data.get(kind) or ()) for kind in KINDS}, everything=bool(data.get("everything"))
-        )
+        made = cls(everything=bool(data.get("everything")))
+        for kind in (*KINDS, "named"):
+            getattr(made, kind).update(data.get(kind) or ())
+        made.members = {key: set(some) for key, some in (data.get("members") or {}).items()}
+        return made
 
     def add(self, other: Changed) -> None:
         """Both together."""
         self.everything = self.everything or other.everything
-        for kind in KINDS:
+        for kind in (*KINDS, "named"):
             getattr(self, kind).update(getattr(other, kind))
+        _join(self.members, other.members)
+        _join(self.addresses, other.addresses)
 
 
 CHANGE_KINDS = (
@@ -53,7 +90,6 @@ CHANGE_KINDS = (
     "ports",
     "addressed",
     "groups",
-    "members",
     "routers",
     "floating_ips",
     "qos_policies",
@@ -77,8 +113,8 @@ class NetworkChanges:
     """ports whose addresses (or allowed address pairs) are others now"""
     groups: set[str] = _ids()
     """security groups with other rules"""
-    members: set[str] = _ids()
-    """security groups with other ports"""
+    members: Parts = dataclasses.field(default_factory=dict)
+    """security groups with other ports, and which"""
     routers: set[str] = _ids()
     floating_ips: set[str] = _ids()
     qos_policies: set[str] = _ids()
@@ -93,7 +129,7 @@ class NetworkChanges:
     """ports that were made; stays in the process"""
 
     def __bool__(self) -> bool:
-        return bool(self.hosts) or any(getattr(self, kind) for kind in CHANGE_KINDS)
+        return bool(self.hosts or self.members) or any(getattr(self, kind) for kind in CHANGE_KINDS)
 
     def at(self, host: str) -> Changed:
         """What is gone from ``host``, to be added to."""
@@ -103,6 +139,7 @@ class NetworkChanges:
         """Both together."""
         for kind in (*CHANGE_KINDS, "servers", "shown", "created"):
             getattr(self, kind).update(getattr(other, kind))
+        _join(self.members, other.members)
         for host, changed in other.hosts.items():
             self.at(host).add(changed)
 
@@ -110,6 +147,8 @@ class NetworkChanges:
         result: dict[str, Any] = {
             kind: sorted(getattr(self, kind)) for kind in CHANGE_KINDS if getattr(self, kind)
         }
+        if self.members:
+            result["members"] = _sorted(self.members)
         if self.hosts:
             result["hosts"] = {host: changed.to_dict() for host, changed in self.hosts.items()}
         return result
@@ -119,6 +158,7 @@ class NetworkChanges:
         made = cls()
         for kind in CHANGE_KINDS:
             getattr(made, kind).update(data.get(kind) or ())
+        made.members = {key: set(some) for key, some in (data.get("members") or {}).items()}
         for host, changed in (data.get("hosts") or {}).items():
             made.at(host).add(Changed.from_dict(changed))
         return made

@@ -83,7 +83,15 @@ def note_members(connection: sa.Connection, port_id: str) -> None:
     """The groups that the port is in now will have other members."""
     if _current.get() is not None:
         statement = sa.select(members.c.security_group_id).where(members.c.port_id == port_id)
-        note(members=connection.execute(statement).scalars())
+        note_groups(port_id, connection.execute(statement).scalars())
+
+
+def note_groups(port_id: str, group_ids: Iterable[str]) -> None:
+    """The port becomes a member of these groups, or is none any more."""
+    changes = _current.get()
+    if changes is not None:
+        for group_id in group_ids:
+            changes.members.setdefault(group_id, set()).add(port_id)
 
 
 def note_floating_ips(connection: sa.Connection, *where: sa.ColumnElement[bool]) -> None:

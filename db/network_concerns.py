@@ -8,6 +8,7 @@ a router its host. The number of statements doesn't depend on how much has chang
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Collection
 
 import sqlalchemy as sa
@@ -44,6 +45,7 @@ class Known:
     """
 
     def __init__(self) -> None:
+        self.naming = Naming()
         self._pairs: set[Pair] = set()
         self._lock = threading.Lock()
 
@@ -59,6 +61,46 @@ class Known:
             self._pairs.difference_update(pairs)
 
 
+class Naming:
+    """On which hosts a rule names a security group.
+
+    To read that takes longer the more ports have such rules, and each port that comes or goes asks
+    for it. So it is remembered for as long as it takes an agent to look at everything by itself. What may add
+    a host is noted in between; a host too many is rung for nothing.
+    """
+
+    LIFE_S = 30.0
+
+    def __init__(self) -> None:
+        self._hosts: dict[str, set[str]] = {}
+        self._until: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def known(self, group_ids: Collection[str]) -> dict[str, set[str]]:
+        """Of those that needn't be read."""
+        now = time.monotonic()
+        with self._lock:
+            return {each: set(self._hosts[each]) for each in group_ids if self._until.get(each, 0) > now}
+
+    def put(self, found: dict[str, set[str]]) -> None:
+        until = time.monotonic() + self.LIFE_S
+        with self._lock:
+            for group_id, hosts in found.items():
+                self._hosts[group_id] = set(hosts)
+                self._until[group_id] = until
+
+    def also(self, group_id: str, host: str) -> None:
+        with self._lock:
+            if group_id in self._hosts:
+                self._hosts[group_id].add(host)
+
+    def forget(self, group_ids: Collection[str]) -> None:
+        with self._lock:
+            for each in group_ids:
+                self._until.pop(each, None)
+                self._hosts.pop(each, None)
+
+
 def concerns(connection: sa.Connection, changes: NetworkChanges, known: Known) -> Concerns:
     """What each host has to look at."""
     result: Concerns = {}
@@ -67,7 +109,8 @@ def concerns(connection: sa.Connection, changes: NetworkChanges, known: Known) -
     wanted = _expanded(connection, changes)
     pairs = _ports(connection, wanted, result)
     pairs |= _routers(connection, wanted.routers, result)
-    _groups(connection, wanted, result)
+    _note_naming(connection, wanted, known.naming)
+    _groups(connection, wanted, known.naming, result)
     _networks(connection, wanted, changes, known, pairs, result)
     return result
 
@@ -142,12 +185,23 @@ def _routers(connection: sa.Connection, router_ids: Collection[str], result: Con
     }
 
 
-def _groups(connection: sa.Connection, wanted: NetworkChanges, result: Concerns) -> None:
-    changed_members = set(wanted.members)
-    mine = sa.select(members.c.security_group_id)
-    changed_members.update(
-        row["security_group_id"] for row in select_in(connection, mine, members.c.port_id, wanted.addressed)
+def _note_naming(connection: sa.Connection, wanted: NetworkChanges, naming: Naming) -> None:
+    """Where ports have come to, their groups' rules may name others; other rules may name other groups."""
+    by_port = (
+        sa.select(rules.c.remote_group_id, bindings.c.host)
+        .join(members, members.c.security_group_id == rules.c.security_group_id)
+        .join(bindings, bindings.c.port_id == members.c.port_id)
+        .where(rules.c.remote_group_id.is_not(None))
     )
+    for row in select_in(connection, by_port, members.c.port_id, wanted.ports | wanted.addressed):
+        naming.also(row["remote_group_id"], row["host"])
+    by_rule = sa.select(rules.c.remote_group_id).where(rules.c.remote_group_id.is_not(None))
+    found = select_in(connection, by_rule, rules.c.security_group_id, wanted.groups)
+    naming.forget({row["remote_group_id"] for row in found})
+
+
+def _groups(connection: sa.Connection, wanted: NetworkChanges, naming: Naming, result: Concerns) -> None:
+    """Groups with other rules where they have ports; other members where rules name their group."""
     having = (
         sa.select(members.c.security_group_id.label("group_id"), bindings.c.host)
         .join(bindings, bindings.c.port_id == members.c.port_id)
@@ -155,14 +209,31 @@ def _groups(connection: sa.Connection, wanted: NetworkChanges, result: Concerns)
     )
     for row in select_in(connection, having, members.c.security_group_id, wanted.groups):
         result.setdefault(row["host"], Changed()).groups.add(row["group_id"])
-    naming = (
+    changed = {group_id: set(port_ids) for group_id, port_ids in wanted.members.items()}
+    mine = sa.select(members)
+    for row in select_in(connection, mine, members.c.port_id, wanted.addressed):
+        changed.setdefault(row["security_group_id"], set()).add(row["port_id"])
+    for group_id, hosts in _hosts_naming(connection, changed, naming).items():
+        for host in hosts:
+            into = result.setdefault(host, Changed()).members
+            into.setdefault(group_id, set()).update(changed[group_id])
+
+
+def _hosts_naming(
+    connection: sa.Connection, group_ids: Collection[str], naming: Naming
+) -> dict[str, set[str]]:
+    found = naming.known(group_ids)
+    unknown: dict[str, set[str]] = {each: set() for each in group_ids if each not in found}
+    statement = (
         sa.select(rules.c.remote_group_id.label("group_id"), bindings.c.host)
         .join(members, members.c.security_group_id == rules.c.security_group_id)
         .join(bindings, bindings.c.port_id == members.c.port_id)
         .distinct()
     )
-    for row in select_in(connection, naming, rules.c.remote_group_id, changed_members):
-        result.setdefault(row["host"], Changed()).groups.add(row["group_id"])
+    for row in select_in(connection, statement, rules.c.remote_group_id, unknown):
+        unknown[row["group_id"]].add(row["host"])
+    naming.put(unknown)
+    return {**found, **unknown}
 
 
 def _networks(

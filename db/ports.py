@@ -211,7 +211,7 @@ def set_groups(connection: sa.Connection, port_id: str, group_ids: Iterable[str]
     rows = [{"port_id": port_id, "security_group_id": each} for each in dict.fromkeys(group_ids)]
     if not rows:
         return
-    network_changes.note(members=[row["security_group_id"] for row in rows])
+    network_changes.note_groups(port_id, [row["security_group_id"] for row in rows])
     try:
         with connection.begin_nested():
             connection.execute(port_security_groups.insert(), rows)

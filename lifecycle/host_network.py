@@ -12,7 +12,10 @@ sender's) are ignored, so an agent may be a release older than its conductor.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import functools
+import ipaddress
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
 from core.network_changes import KINDS, Changed
@@ -25,6 +28,7 @@ __all__ = [
     "Dhcp",
     "FloatingIp",
     "HostNetwork",
+    "Members",
     "Network",
     "Port",
     "PortForwarding",
@@ -191,7 +195,7 @@ class Rule(_Plain):
     """with ICMP: the code"""
     remote_ip_prefix: str | None = None
     remote_group_id: str | None = None
-    """the group's ``members`` (it is in ``HostNetwork.groups``, maybe without rules that matter here)"""
+    """its addresses are in ``HostNetwork.members``"""
     remote_address_group_id: str | None = None
     remote_addresses: tuple[str, ...] = ()
     """CIDRs of the remote address group, resolved"""
@@ -199,18 +203,68 @@ class Rule(_Plain):
 
 @dataclasses.dataclass(frozen=True)
 class SecurityGroup(_Plain):
-    """A group of ports here, or one that their rules name as remote."""
+    """A group of ports here."""
 
     id: str
     stateful: bool
     rules: tuple[Rule, ...]
-    members: tuple[str, ...] = ()
-    """addresses (and allowed address pairs) of all its ports anywhere; filled only if a rule here names it"""
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         made = super().from_dict(data)
         return dataclasses.replace(made, rules=_each(Rule, made.rules))
+
+
+@functools.lru_cache(maxsize=65536)
+def _canonical(text: str) -> str:
+    """An address, or a CIDR, in the one way to write it."""
+    net = ipaddress.ip_network(text, strict=False)
+    return str(net.network_address) if net.prefixlen == net.max_prefixlen else str(net)
+
+
+class Members:
+    """Who is in a security group that a rule here names as remote: addresses (and allowed address pairs) of ports anywhere.
+
+    Kept by port, as that is how they change; two ports may have the same address, in networks of their own.
+    """
+
+    def __init__(self, ports: Mapping[str, Iterable[str]] | None = None) -> None:
+        self._ports: dict[str, tuple[str, ...]] = {}
+        self._counts: Counter[str] = Counter()
+        for port_id, addresses in (ports or {}).items():
+            self.replace(port_id, addresses)
+
+    def __iter__(self) -> Iterator[str]:
+        """Each address once."""
+        return iter(self._counts)
+
+    def __contains__(self, address: object) -> bool:
+        return address in self._counts
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Members) and self._ports == other._ports
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def replace(self, port_id: str, addresses: Iterable[str]) -> set[str]:
+        """These are the port's now (none: it is no member); those that may have come or gone."""
+        old = self._ports.pop(port_id, ())
+        new = tuple(_canonical(each) for each in addresses)
+        if new:
+            self._ports[port_id] = new
+        self._counts.update(new)
+        self._counts.subtract(old)
+        for each in old:
+            if not self._counts[each]:
+                del self._counts[each]
+        return set(old) ^ set(new)
+
+    def of(self, port_id: str) -> tuple[str, ...]:
+        """A port's; () if it is no member."""
+        return self._ports.get(port_id, ())
+
+    def to_dict(self) -> dict[str, list[str]]:
+        return {port_id: list(addresses) for port_id, addresses in self._ports.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -308,10 +362,16 @@ class HostNetwork:
     ports: dict[str, Port] = dataclasses.field(default_factory=dict)
     groups: dict[str, SecurityGroup] = dataclasses.field(default_factory=dict)
     routers: dict[str, Router] = dataclasses.field(default_factory=dict)
+    members: dict[str, Members] = dataclasses.field(default_factory=dict)
+    """of each security group that a rule of a port here names; in an answer maybe only those asked for"""
 
     def to_dict(self) -> dict[str, Any]:
-        """{kind: [objects]}."""
-        return {kind: [each.to_dict() for each in getattr(self, kind).values()] for kind in KINDS}
+        """{kind: [objects]}, and "members": {group id: {port id: [addresses]}}."""
+        made: dict[str, Any] = {
+            kind: [each.to_dict() for each in getattr(self, kind).values()] for kind in KINDS
+        }
+        made["members"] = {group_id: each.to_dict() for group_id, each in self.members.items()}
+        return made
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> HostNetwork:
@@ -319,16 +379,40 @@ class HostNetwork:
         for kind in KINDS:
             objects = (_TYPES[kind].from_dict(each) for each in data.get(kind) or ())
             setattr(made, kind, {each.id: each for each in objects})
+        made.members = {group_id: Members(some) for group_id, some in (data.get("members") or {}).items()}
         return made
 
-    def merge(self, part: HostNetwork, asked: Changed) -> None:
-        """Take over ``part``, the answer to a question for ``asked``: what is not in it is gone."""
+    def merge(self, part: HostNetwork, asked: Changed) -> dict[str, set[str]]:
+        """Take over ``part``, the answer to a question for ``asked``: what is not in it is gone.
+
+        Returns the addresses of members that may have come or gone, by group; not of groups whose members were
+        asked for as a whole.
+        """
         for kind in KINDS:
             mine, new = getattr(self, kind), getattr(part, kind)
             gone = set(mine) if asked.everything else getattr(asked, kind)
             for identifier in gone - set(new):
                 mine.pop(identifier, None)
             mine.update(new)
+        return self._merge_members(part, asked)
+
+    def _merge_members(self, part: HostNetwork, asked: Changed) -> dict[str, set[str]]:
+        if asked.everything:
+            self.members = dict(part.members)
+            return {}
+        for group_id in asked.named:
+            self.members[group_id] = part.members.get(group_id, Members())
+        touched: dict[str, set[str]] = {}
+        for group_id, port_ids in asked.members.items():
+            mine = self.members.get(group_id)
+            if mine is None or group_id in asked.named:
+                continue  # no rule here names it (any more); or all of it was told just now
+            told = part.members.get(group_id, Members())
+            for port_id in port_ids:
+                addresses = mine.replace(port_id, told.of(port_id))
+                if addresses:
+                    touched.setdefault(group_id, set()).update(addresses)
+        return touched
 
     def ports_of(self, network_id: str) -> list[Port]:
         return [port for port in self.ports.values() if port.network_id == network_id]

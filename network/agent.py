@@ -31,7 +31,7 @@ from network.reports import Reporter
 LOG = logging.getLogger(__name__)
 _SPACING_S = 0.02
 _ROUNDS = 4
-"""Questions for what the answers before referred to: port → group → remote group is the longest way."""
+"""Questions for what the answers before referred to: port → group → members of another is the longest way."""
 _RETRY_S, _RETRY_MOST_S = 1.0, 60.0
 _MOST_IDS = 1000
 """Of more changed things everything is asked for, which is one question."""
@@ -71,8 +71,6 @@ class Agent:
         self._failed = Changed()
         self._failures = 0
         self._last_errors: list[str] = []
-        self._named: set[str] = set()
-        """groups that a rule of a port here names: their members are known"""
         self._resync_at = 0.0
         self._work = Periodic(f"network-{host}", self._options.resync_interval_s, self.work, _SPACING_S)
         self._server = messaging.server(NETWORK_AGENT_TOPIC, host, [Endpoint(self)])
@@ -114,7 +112,7 @@ class Agent:
         now = time.monotonic()
         with self._lock:
             asked, self._pending = self._pending, Changed()
-        if now >= self._resync_at or sum(len(getattr(asked, kind)) for kind in KINDS) > _MOST_IDS:
+        if now >= self._resync_at or len(asked) > _MOST_IDS:
             asked.everything = True
         if not asked:
             return
@@ -155,6 +153,7 @@ class Agent:
             ports={id_ for id_, status in applied.ports.items() if status == "ERROR"},
             routers={id_ for id_, status in applied.routers.items() if status == "ERROR"},
         )
+        failed.everything = applied.incomplete
         lost = {id_ for id_, status in applied.floating_ips.items() if status == "ERROR"}
         for router in self.state.routers.values():
             if lost.intersection(each.id for each in router.floating_ips):
@@ -189,9 +188,9 @@ class Agent:
             part = self._conductor.state(self.host, question)
             self._note_differences(part, changed)
             with self._lock:
-                self.state.merge(part, question)
-            if question.everything:
-                self._named = self._used()[2]
+                touched = Changed(addresses=self.state.merge(part, question))
+            changed.add(touched)
+            asked.add(touched)  # if the next question fails, this one's answer is not told again
             question = self._missing()
             if not question:
                 break
@@ -246,25 +245,25 @@ class Agent:
 
     def _missing(self) -> Changed:
         networks, groups, named = self._used()
-        missing = Changed(
-            networks=networks - set(self.state.networks), groups=(groups | named) - set(self.state.groups)
+        return Changed(
+            networks=networks - self.state.networks.keys(),
+            groups=groups - self.state.groups.keys(),
+            named=named - self.state.members.keys(),
         )
-        # members of a group are told only where a rule names it: of one that we had for another
-        # reason we don't know them yet
-        missing.groups |= named - self._named
-        self._named = named & (set(self.state.groups) | missing.groups)
-        return missing
 
     def _forget(self, changed: Changed) -> None:
         """Drop what nothing here refers to any more."""
         networks, groups, named = self._used()
         with self._lock:
-            for kind, used in (("networks", networks), ("groups", groups | named)):
+            for kind, used, told in (
+                ("networks", networks, changed.networks),
+                ("groups", groups, changed.groups),
+                ("members", named, changed.named),
+            ):
                 mine = getattr(self.state, kind)
                 for id_ in set(mine) - used:
                     del mine[id_]
-                    getattr(changed, kind).add(id_)
-        self._named = named
+                    told.add(id_)
 
 
 class Endpoint:

@@ -27,6 +27,8 @@ class Applied:
     """floating IP id → ACTIVE or ERROR"""
     errors: list[str] = dataclasses.field(default_factory=list)
     """one line each, naming the thing and the cause; what failed is tried again by the agent"""
+    incomplete: bool = False
+    """more than these things may be amiss: all is to be looked at again"""
 
 
 class NetworkDriver(abc.ABC):

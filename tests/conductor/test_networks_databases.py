@@ -161,20 +161,26 @@ def test_state_reports_and_concerns(plane: Plane) -> None:
     with database.read() as connection:
         state = host_networks.state(connection, host, Changed(everything=True))
         mine = first if host == "h1" else second
-        part = host_networks.state(connection, host, Changed(ports={mine["id"]}, groups={group}))
+        part = host_networks.state(
+            connection, host, Changed(ports={mine["id"]}, groups={group}, named={group})
+        )
+        one = host_networks.state(connection, host, Changed(members={group: {second["id"], "gone"}}))
     assert set(state.ports) == {mine["id"]} and set(state.routers) == {router}
     assert set(state.networks) == {network, outside["id"]}
     assert len(state.networks[network].peers) == 1
     assert state.networks[network].dhcp is not None
     assert [each.id for each in state.routers[router].floating_ips] == [floating_ip]
     expected = {port["fixed_ips"][0]["ip_address"] for port in (first, second)} | {"192.0.2.99"}
-    assert set(state.groups[group].members) == expected
+    assert set(state.members[group]) == expected
     assert part.ports == state.ports and part.groups == state.groups and not part.networks
+    assert part.members == state.members
+    assert set(one.members[group]) == {second["fixed_ips"][0]["ip_address"], "192.0.2.99"}
+    assert not one.ports and not one.groups
     with database.read() as connection:
         concerned = network_concerns.concerns(
             connection, NetworkChanges(addressed={first["id"]}), network_concerns.Known()
         )
-    assert set(concerned) == {"h1", "h2"} and concerned["h2"].groups == {group}
+    assert set(concerned) == {"h1", "h2"} and concerned["h2"].members == {group: {first["id"]}}
     with database.write() as connection:
         turned = network_reports.set_ports(connection, "h1", {first["id"]: "ACTIVE", second["id"]: "ACTIVE"})
         network_reports.set_routers(connection, host, {router: "ACTIVE"})

@@ -6,7 +6,7 @@ from typing import Any
 
 from cli.network import lines_of
 from lifecycle.host_network import Changed
-from tests.api.network.conftest import ADMIN
+from tests.api.network.conftest import ADMIN, SERVICE
 from tests.network.plane import Conductor, Plane, wait_for
 
 
@@ -77,8 +77,7 @@ def test_groups_and_their_members_reach_the_hosts(plane: Plane) -> None:
     second = plane.bound(network, "h2")
 
     def members(host: str) -> set[str]:
-        found = plane.hosts[host].agent.state.groups.get(group)
-        return set(found.members) if found else set()
+        return set(plane.hosts[host].agent.state.members.get(group, ()))
 
     both = {port["fixed_ips"][0]["ip_address"] for port in (first, second)}
     for host in ("h1", "h2"):  # the default group lets its members in
@@ -111,11 +110,54 @@ def test_members_of_a_group_that_is_named_later(plane: Plane) -> None:
     client = plane.bound(network, "h1", security_groups=[clients])
     plane.wait_active(server["id"], client["id"])
     state = plane.hosts["h1"].agent.state
-    assert state.groups[clients].members == ()
+    assert clients not in state.members
     rule = {"security_group_id": web, "direction": "ingress", "remote_group_id": clients}
     plane.api.post("/security-group-rules", {"security_group_rule": rule})
-    expected = (client["fixed_ips"][0]["ip_address"],)
-    wait_for(lambda: state.groups[clients].members == expected, "its members are known")
+    expected = {client["fixed_ips"][0]["ip_address"]}
+    wait_for(lambda: set(state.members.get(clients, ())) == expected, "its members are known")
+
+
+def test_of_a_groups_members_only_those_that_changed_travel(plane: Plane, monkeypatch: Any) -> None:
+    """The cost of a port must not grow with the number of those that are there."""
+    network = plane.api.network()["id"]
+    plane.api.subnet(network)
+    first = [plane.bound(network, "h1") for _ in range(5)]
+    (group,) = first[0]["security_groups"]
+    plane.wait_active(*(port["id"] for port in first))
+    agent = plane.hosts["h1"].agent
+    wait_for(lambda: len(set(agent.state.members[group])) == 5, "h1 knows all")
+    told: list[dict[str, Any]] = []
+    applied: list[Changed] = []
+    ask, apply = agent._conductor.state, agent.driver.apply
+
+    def asks(host: str, changed: Changed) -> Any:
+        part = ask(host, changed)
+        told.append(part.to_dict())
+        return part
+
+    monkeypatch.setattr(agent._conductor, "state", asks)
+    monkeypatch.setattr(
+        agent.driver, "apply", lambda state, changed: applied.append(changed) or apply(state, changed)
+    )
+    for host in ("h1", "h2"):  # the member may be on another host
+        port = plane.bound(network, host)
+        address = port["fixed_ips"][0]["ip_address"]
+        wait_for(lambda address=address: address in agent.state.members[group], "it is known")
+        pairs = {"port": {"allowed_address_pairs": [{"ip_address": "192.0.2.0/28"}]}}
+        plane.api.put(f"/ports/{port['id']}", pairs, as_=SERVICE)
+        wait_for(lambda: "192.0.2.0/28" in agent.state.members[group], "what it may use besides, too")
+        plane.api.delete(f"/ports/{port['id']}")
+        wait_for(
+            lambda address=address: not {address, "192.0.2.0/28"} & set(agent.state.members[group]),
+            "it has gone",
+        )
+        assert not any(changed.everything or changed.named for changed in applied)
+        touched = {each for changed in applied for each in changed.addresses.get(group, ())}
+        assert touched == {address, "192.0.2.0/28"}
+        assert {pid for part in told for pid in part["members"].get(group, {})} == {port["id"]}
+        assert not any(part["groups"] for part in told)
+        told.clear()
+        applied.clear()
 
 
 def test_lost_rings_are_found_by_the_next_look_at_everything(plane: Plane, monkeypatch: Any) -> None:

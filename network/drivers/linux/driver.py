@@ -174,6 +174,7 @@ class LinuxDriver(NetworkDriver):
         with attempt(applied, "security groups"):
             self.firewall.apply(state, changed)
             safe = True
+        applied.incomplete = not safe  # rules that changed may not be those of ports that did
         for port in touched:
             # a port that is plugged keeps the rules that it has; a new one waits until there are some
             known = port.id in self._devices

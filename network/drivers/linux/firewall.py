@@ -3,7 +3,8 @@
 What the rules are, and in which order a packet meets them, is in ``rules.py``. This module decides what a change touches:
 
 - a port: its three chains, its lines in the maps; the chains of its groups if it is their first port here;
-- a group: its two chains, shared by its ports, and the sets of its members;
+- a group: its two chains, shared by its ports;
+- members of a group that rules name: the elements of its sets that are said to have changed;
 - everything: all of it, compared with what the kernel has; what isn't wanted goes.
 
 The cost of one port's change doesn't grow with the number of ports. Numbers that the kernel remembers things by (a port's mark, a
@@ -168,6 +169,7 @@ class Firewall:
             self._no_port(port_id, wanted)
         for group_id in sorted(changed.groups | {g for port in ports for g in port.security_group_ids}):
             self._group_part(state, group_id, group_id in changed.groups, wanted)
+        self._members_part(state, changed, wanted)
         return wanted
 
     def _group_part(self, state: HostNetwork, group_id: str, is_changed: bool, wanted: Wanted) -> None:
@@ -178,21 +180,30 @@ class Firewall:
             if is_changed and used:
                 for kind in ("gi", "go"):
                     wanted.chains["inet", chain_of(kind, group_id)] = None
-        elif not used or is_changed:
-            named = is_changed and not used and not self._has_ports(state, group_id)
-            if not named:
-                self._group(state, group, wanted)
-        if is_changed and ("inet", members_of(group_id, 4)) in self.tables.present.sets:
-            self._members_changed(state, group_id, wanted)
+        elif is_changed if used else self._has_ports(state, group_id):
+            self._group(state, group, wanted)
 
     def _has_ports(self, state: HostNetwork, group_id: str) -> bool:
         return any(group_id in port.security_group_ids for port in state.ports.values() if guarded(port))
 
+    def _members_part(self, state: HostNetwork, changed: Changed, wanted: Wanted) -> None:
+        """Of each group the elements that are said to have changed; all of them where CIDRs have, as those merge."""
+        for group_id in sorted(changed.named | changed.addresses.keys()):
+            if ("inet", members_of(group_id, 4)) not in self._sets():
+                continue  # no rule in force names it; the first that does brings its sets along
+            parts = [(_member(text), text) for text in sorted(changed.addresses.get(group_id, ()))]
+            if group_id in changed.named or any(address is None for (_, address, _), _text in parts):
+                self._members_changed(state, group_id, wanted)
+                continue
+            members = state.members.get(group_id, ())
+            for (version, address, _net), text in parts:
+                assert address is not None
+                wanted.put("inet", members_of(group_id, version), address, None if text in members else GONE)
+
     def _members_changed(self, state: HostNetwork, group_id: str, wanted: Wanted) -> None:
         """A remote group's members: its sets; the groups that name it only if CIDRs came or went."""
-        group = state.groups.get(group_id)
         before = {v for v in (4, 6) if ("inet", members_of(group_id, v, prefixes=True)) in self._sets()}
-        self._members(group_id, group.members if group else (), wanted)
+        self._members(group_id, state.members.get(group_id, ()), wanted)
         after = {v for v in (4, 6) if wanted.sets.get(("inet", members_of(group_id, v, prefixes=True)))}
         if before - after or after - before:
             for other in state.groups.values():
@@ -266,7 +277,7 @@ class Firewall:
     def _port_chains(self, state: HostNetwork, port: Port) -> dict[Key, Chain]:
         """Made once for a port that doesn't change: the comparison of everything comes every minute."""
         groups = [state.groups[each] for each in port.security_group_ids if each in state.groups]
-        kinds = [dataclasses.replace(group, rules=(), members=()) for group in groups]
+        kinds = [dataclasses.replace(group, rules=()) for group in groups]
         known = self._made.get(port.id)
         if known is not None and known[:2] == (port, kinds):
             return known[2]
@@ -301,8 +312,7 @@ class Firewall:
         remote = sorted({rule.remote_group_id for rule in group.rules if rule.remote_group_id})
         prefixes = set()
         for remote_id in remote:
-            other = state.groups.get(remote_id)
-            members = other.members if other else ()
+            members = state.members.get(remote_id, ())
             prefixes |= {(remote_id, version) for version in self._members(remote_id, members, wanted)}
         egress, ingress = rules.group_chains(group, prefixes)
         wanted.chains["inet", chain_of("go", group.id)] = egress

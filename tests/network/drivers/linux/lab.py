@@ -34,6 +34,7 @@ from lifecycle.host_network import (
     Address,
     Changed,
     HostNetwork,
+    Members,
     Network,
     Port,
     Router,
@@ -203,6 +204,11 @@ class Host(Namespace):
             getattr(self.state, kind)[thing.id] = thing
             getattr(changed, kind).add(thing.id)
         return changed
+
+    def have_members(self, group: SecurityGroup, *addresses: str) -> Changed:
+        """All members of a group that rules name, each address a port's."""
+        self.state.members[group.id] = Members({f"port-{each}": [each] for each in addresses})
+        return Changed(named={group.id})
 
     def drop(self, *things: Any) -> Changed:
         changed = self.put(*things)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from lifecycle.host_network import Address, Dhcp
+from lifecycle.host_network import Address, Changed, Dhcp
 from network.drivers.linux.bridges import bridge_name
 from tests.network.drivers.linux import lab
 from tests.network.drivers.linux.lab import (
@@ -144,7 +144,7 @@ def test_an_egress_rule_that_goes_ends_a_running_flow(pair: PairMaker) -> None:
     assert not flow.passes(1, back=True)
 
 
-def test_remote_group_members_come_and_go(pair: PairMaker) -> None:
+def test_remote_group_members_come_and_go(pair: PairMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     clients = make_group(*ALLOW_OUT)
     servers = make_group(
         Rule("ingress", "IPv4", "tcp", 22, 22, remote_group_id=clients.id),
@@ -154,23 +154,40 @@ def test_remote_group_members_come_and_go(pair: PairMaker) -> None:
     with both.b.listen("10.0.0.12", 22), both.b.listen("2001:db8::12", 22):
         assert not both.a.connects("10.0.0.12", 22)
         members = tuple(f"10.0.{n // 250}.{n % 250 + 1}" for n in range(1000)) + ("2001:db8::11",)
-        both.host.apply(both.host.put(dataclasses.replace(clients, members=members)))
+        both.host.apply(both.host.have_members(clients, *members))
         assert both.a.connects("10.0.0.12", 22)
         assert both.a.connects("2001:db8::12", 22)
     flow = Flow.open(both.a, both.b, "10.0.0.12", 22)
     assert flow.passes()
     before = both.host.run("nft", "-a", "list", "chain", "inet", "haneul", f"gi-{servers.id}").stdout
-    fewer = tuple(each for each in members if each != "10.0.0.11")
-    both.host.apply(both.host.put(dataclasses.replace(clients, members=fewer)))
+    # one port leaves, one of the same name in another network stays; then that goes, too
+    mine = both.host.state.members[clients.id]
+    mine.replace("twin", ["10.0.0.11"])
+    touched = mine.replace("port-10.0.0.11", ())
+    assert touched == {"10.0.0.11"}
+    assert both.host.driver is not None
+    tables = both.host.driver.firewall.tables
+    written: list[str | None] = []
+    nft = tables._nft
+    monkeypatch.setattr(
+        tables, "_nft", lambda *words, text=None: written.append(text) or nft(*words, text=text)
+    )
+    both.host.apply(Changed(addresses={clients.id: touched}))
+    assert not written
+    assert flow.passes(10)
+    both.host.apply(Changed(addresses={clients.id: mine.replace("twin", ())}))
     assert not flow.passes(1)
+    (text,) = written
+    (command,) = json.loads(text or "")["nftables"]
+    assert command["delete"]["element"]["elem"] == ["10.0.0.11"]
+    fewer = tuple(each for each in members if each != "10.0.0.11")
     # only the set was changed: the chain's rules are those that were there
     after = both.host.run("nft", "-a", "list", "chain", "inet", "haneul", f"gi-{servers.id}").stdout
     assert re.findall("handle [0-9]+", before) == re.findall("handle [0-9]+", after)
     # an allowed address pair may be a CIDR
-    wide = dataclasses.replace(clients, members=(*fewer, "10.0.0.8/29"))
-    both.host.apply(both.host.put(wide))
+    both.host.apply(Changed(addresses={clients.id: mine.replace("wide", ["10.0.0.8/29"])}))
     assert flow.passes(10)
-    both.host.apply(both.host.put(dataclasses.replace(clients, members=fewer)))
+    both.host.apply(both.host.have_members(clients, *fewer))
     assert not flow.passes(1)
 
 
