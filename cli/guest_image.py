@@ -1,8 +1,9 @@
 """Builds a tiny bootable guest image (about 17 MB) from Debian packages, without root and without mounts.
 
 ``haneul up`` boots its first server from it, and the tests their guests.  Inside
-are busybox, dropbear (ssh with the injected key) and Debian's cloud kernel; it
-boots with BIOS (syslinux) and UEFI (systemd-boot), asks every network card for
+are busybox, dropbear (ssh with the injected key), a few of Debian's programs for
+disks, stand-ins for sudo and curl, and Debian's cloud kernel: what people and
+upstream's tests call in a guest.  It boots with BIOS (syslinux) and UEFI (systemd-boot), asks every network card for
 DHCP, reads the config drive or the metadata service, runs a user data script,
 obeys the ACPI power button, and prints ``GUEST-READY`` on the serial console.
 The scripts that run in the guest lie in ``cli/guest/``.
@@ -59,11 +60,19 @@ _BUSYBOX = Path("/bin/busybox")
 _MBR = Path("/usr/lib/syslinux/mbr/mbr.bin")
 _EFI_LOADER = Path("/usr/lib/systemd/boot/efi/systemd-bootx64.efi")
 _DROPBEAR = Path("/usr/sbin/dropbear")
+_PROGRAMS = {
+    _DROPBEAR: "dropbear-bin",
+    Path("/usr/bin/lsblk"): "util-linux",
+    Path("/usr/sbin/blkid"): "util-linux",
+    Path("/usr/sbin/mkfs"): "util-linux",
+    Path("/usr/sbin/mkfs.ext4"): "e2fsprogs",
+}
+"""Copied into the guest, with the libraries that they are linked with."""
 _FILES = {
+    **_PROGRAMS,
     _BUSYBOX: "busybox-static",
     _MBR: "syslinux-common",
     _EFI_LOADER: "systemd-boot-efi",
-    _DROPBEAR: "dropbear-bin",
 }
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MIB = 1024 * 1024
@@ -98,6 +107,8 @@ _GUEST_FILES = {
     "etc/haneul/lease": ("lease.sh", 0o755),
     "etc/haneul/metadata": ("metadata.sh", 0o755),
     "etc/haneul/shell": ("shell.sh", 0o755),
+    "usr/bin/curl": ("curl.sh", 0o755),
+    "usr/bin/sudo": ("sudo.sh", 0o755),
     "etc/acpi/PWRF/00000080": ("power_button.sh", 0o755),
 }
 
@@ -189,6 +200,7 @@ def _fill_root(root: Path, modules: Path) -> None:
         "usr/bin",
     ]:
         (root / name).mkdir(parents=True)
+    (root / "var/run").symlink_to("/run")
     (root / "root/.ssh").chmod(0o700)
     for alias in ("sbin", "usr/sbin"):
         (root / alias).symlink_to("/bin")
@@ -196,7 +208,8 @@ def _fill_root(root: Path, modules: Path) -> None:
     for applet in _run(str(_BUSYBOX), "--list").split():
         if applet != "busybox":
             (root / "bin" / applet).symlink_to("busybox")
-    _copy_program(_DROPBEAR, root)
+    for program in _PROGRAMS:
+        _copy_program(program, root)
     for target, (source, mode) in _GUEST_FILES.items():
         path = root / target
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -212,8 +225,10 @@ def _fill_root(root: Path, modules: Path) -> None:
 
 
 def _copy_program(program: Path, root: Path) -> None:
-    """Copy a program and the shared libraries that it is linked with."""
-    shutil.copy(program, root / "bin" / program.name)
+    """Copy a program, in the place of busybox's if it has one, and the shared libraries that it is linked with."""
+    target = root / "bin" / program.name
+    target.unlink(missing_ok=True)
+    shutil.copy(program, target)
     for library in re.findall(r"(/\S+\.so\S*)", _run("ldd", str(program))):
         target = root / library.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)

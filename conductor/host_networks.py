@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from conductor import host_routers
 from conductor.host_parts import addresses_of, bandwidths
+from db import dhcp_placement
 from db import network_base as base
 from db.network_base import TABLES
 from db.network_hosts import PLUGGED, hosts_of, tunnel_addresses
@@ -156,6 +157,10 @@ def _networks(connection: sa.Connection, host: str, on_host: Mapping[str, set[st
     for row in select_in(connection, in_order, subnets.c.network_id, on_host):
         mine[row["network_id"]].append(Subnet.from_dict({**row, "host_routes": tuple(row["host_routes"])}))
     dhcp = _dhcp(connection, on_host)
+    for network_id, where in dhcp_placement.forbidden(connection, on_host):
+        if where == host:
+            dhcp.pop(network_id, None)
+    placed = dhcp_placement.placed_on(connection, host, on_host)
     tunnels = tunnel_addresses(connection, set().union(*on_host.values()) - {host})
     result = {}
     for row in select_in(connection, sa.select(networks), networks.c.id, on_host):
@@ -172,6 +177,7 @@ def _networks(connection: sa.Connection, host: str, on_host: Mapping[str, set[st
             external=row["external"],
             subnets=tuple(mine[row["id"]]),
             dhcp=dhcp.get(row["id"]),
+            placed=row["id"] in placed,
             peers=tuple(sorted(peers)) if row["network_type"] == "vxlan" else (),
         )
     return result

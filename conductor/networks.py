@@ -6,7 +6,7 @@
 * What the Network API, or another conductor, has changed (``network_changed``) is
   turned into rings for the hosts of this cell that it concerns; changes that come close together share them.
 * What upstream's schedulers do is done here, when a change asks for it and now and then: routers get a
-  host, networks with DHCP get the port of their DHCP server.
+  host, networks with DHCP get the port of their DHCP server, and a host that serves them before a guest has come.
 
 Several conductors may do all this at the same time: every write is conditional.
 """
@@ -30,7 +30,7 @@ from core.errors import HaneulError
 from core.messaging import Messaging
 from core.network_changes import NetworkChanges
 from core.pools import Periodic
-from db import dhcp_ports, network_agents, network_changes, network_concerns, network_reports
+from db import dhcp_placement, dhcp_ports, network_agents, network_changes, network_concerns, network_reports
 from db import router_placement as placement
 from db.sessions import Database, Databases, retrying
 from lifecycle.host_network import Changed
@@ -184,10 +184,11 @@ class Networks:
                 LOG.warning("could not ring host %s: %s; it looks by itself", host, error)
 
     def _networks_of(self, changes: NetworkChanges) -> set[str]:
-        if not changes.subnets:
+        if not changes.subnets and not changes.created:
             return set()
         with self._database.read() as connection:
-            return network_concerns.networks_of(connection, changes.subnets)
+            found = network_concerns.networks_of(connection, changes.subnets)
+            return found | network_concerns.networks_of_unbound(connection, changes.created)
 
     # -- what schedulers do ----------------------------------------------------------------
 
@@ -203,6 +204,7 @@ class Networks:
                 unsettled = dhcp_ports.unsettled(connection, networks) if serving else set()
             for network_id in sorted(unsettled):
                 self._noting(lambda network_id=network_id: self._settle_dhcp(network_id))  # type: ignore[misc]
+            self._noting(lambda: self._serve(networks))
 
     def _noting(self, change: Callable[[], Any]) -> None:
         """Run a change; all conductors hear what it has changed."""
@@ -220,6 +222,19 @@ class Networks:
     def _place_once(self, routers: Collection[str] | None) -> dict[str, str]:
         with self._database.write() as connection:
             return placement.place(connection, self._options.agent_down_time, routers)
+
+    @retrying
+    def _serve(self, networks: Collection[str] | None) -> None:
+        """Networks with ports, but on no host, get one that serves them DHCP."""
+        with self._database.read() as connection:
+            alive = network_agents.living(
+                connection, network_agents.DHCP_AGENT, self._options.agent_down_time
+            )
+            hosts = [agent["host"] for agent in alive]
+            if not hosts or not dhcp_placement.unserved(connection, hosts, networks):
+                return
+        with self._database.write() as connection:
+            dhcp_placement.place(connection, self._options.agent_down_time, networks)
 
     def _settle_dhcp(self, network_id: str) -> None:
         try:

@@ -20,6 +20,7 @@ from oslo_db import exception as db_exc
 from db import network_changes
 from db.network_base import TABLES
 from db.network_errors import bad_request, conflict, invalid_input
+from db.rows import select_in
 from db.subnets import is_auto
 
 ip_allocations = TABLES["ip_allocations"]
@@ -187,12 +188,9 @@ def exhausted(connection: sa.Connection, network_id: str, subnets: Sequence[Mapp
 
 def counts(connection: sa.Connection, subnet_ids: Sequence[str]) -> dict[str, int]:
     """Addresses in use by subnet."""
-    statement = (
-        sa.select(ip_allocations.c.subnet_id, sa.func.count())
-        .where(ip_allocations.c.subnet_id.in_(list(subnet_ids)))
-        .group_by(ip_allocations.c.subnet_id)
-    )
-    return dict(connection.execute(statement).tuples().all())
+    subnet_id = ip_allocations.c.subnet_id
+    statement = sa.select(subnet_id, sa.func.count().label("used")).group_by(subnet_id)
+    return {row["subnet_id"]: row["used"] for row in select_in(connection, statement, subnet_id, subnet_ids)}
 
 
 # -- what a port asks for ----------------------------------------------------------

@@ -29,6 +29,7 @@ routers = TABLES["routers"]
 rules = TABLES["security_group_rules"]
 floating_ips = TABLES["floating_ips"]
 subnets = TABLES["subnets"]
+placements = TABLES["dhcp_placements"]
 
 _ROUTER_OWNERS = ("network:router_interface", "network:router_gateway")
 _SILENT = {"name", "description", "project_id", "is_default"}
@@ -144,6 +145,11 @@ def deleting(connection: sa.Connection, table: sa.Table, identifier: str) -> Non
             _note_own(row)
             if row["device_owner"].startswith("compute:"):
                 changes.servers.add(("network-vif-deleted", row["device_id"], identifier))
+    elif table.name == "networks":
+        # (where its ports were is noted with them)
+        statement = sa.select(placements.c.host).where(placements.c.network_id == identifier)
+        for host in connection.execute(statement).scalars():
+            changes.at(host).networks.add(identifier)
     elif table is routers:
         host = connection.execute(sa.select(routers.c.host).where(routers.c.id == identifier)).scalar()
         if host:

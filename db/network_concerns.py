@@ -121,6 +121,14 @@ def networks_of(connection: sa.Connection, subnet_ids: Collection[str]) -> set[s
     return {row["network_id"] for row in select_in(connection, statement, subnets.c.id, subnet_ids)}
 
 
+def networks_of_unbound(connection: sa.Connection, port_ids: Collection[str]) -> set[str]:
+    """The networks of those ports that are on no host, except haneul's own."""
+    statement = sa.select(ports.c.network_id).where(
+        ports.c.binding_host == "", ports.c.device_owner.not_like("network:%")
+    )
+    return {row["network_id"] for row in select_in(connection, statement, ports.c.id, port_ids)}
+
+
 def _expanded(connection: sa.Connection, changes: NetworkChanges) -> NetworkChanges:
     """With what the changed things belong to, or are used by."""
     wanted = NetworkChanges()

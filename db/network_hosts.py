@@ -15,13 +15,14 @@ from db.rows import select_in
 ports = TABLES["ports"]
 bindings = TABLES["port_bindings"]
 routers = TABLES["routers"]
+placements = TABLES["dhcp_placements"]
 
 PLUGGED = sa.and_(bindings.c.vif_type == "bridge", ports.c.device_owner.not_like("network:%"))
 """Ports that an agent makes a device for: haneul's own (DHCP, routers) live in namespaces."""
 
 
 def hosts_of(connection: sa.Connection, network_ids: Collection[str]) -> dict[str, set[str]]:
-    """Where networks are: hosts with ports of theirs, and of routers that have a leg in them."""
+    """Where networks are: hosts with ports of theirs, of routers that have a leg in them, and where they were put."""
     result: dict[str, set[str]] = {}
     plugged = (
         sa.select(ports.c.network_id, bindings.c.host)
@@ -35,8 +36,13 @@ def hosts_of(connection: sa.Connection, network_ids: Collection[str]) -> dict[st
         .where(ports.c.device_owner.in_([INTERFACE, GATEWAY]), routers.c.host != "")
         .distinct()
     )
-    for statement in (plugged, routed):
-        for row in select_in(connection, statement, ports.c.network_id, network_ids):
+    put = sa.select(placements.c.network_id, placements.c.host).where(placements.c.serves.is_(True))
+    for statement, column in (
+        (plugged, ports.c.network_id),
+        (routed, ports.c.network_id),
+        (put, placements.c.network_id),
+    ):
+        for row in select_in(connection, statement, column, network_ids):
             result.setdefault(row["network_id"], set()).add(row["host"])
     return result
 
@@ -53,7 +59,8 @@ def network_ids_of(host: str) -> sa.CompoundSelect[Any]:
         .join(routers, routers.c.id == ports.c.device_id)
         .where(ports.c.device_owner.in_([INTERFACE, GATEWAY]), routers.c.host == host)
     )
-    return plugged.union(routed)
+    put = sa.select(placements.c.network_id).where(placements.c.host == host, placements.c.serves.is_(True))
+    return plugged.union(routed, put)
 
 
 def tunnel_addresses(connection: sa.Connection, hosts: Collection[str]) -> dict[str, str]:

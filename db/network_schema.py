@@ -47,6 +47,7 @@ def make_tables(metadata: sa.MetaData) -> None:
     _ports(metadata)
     _port_parts(metadata)
     _agents(metadata)
+    _dhcp_placements(metadata)
     _security(metadata)
     _routers(metadata)
     _floating_ips(metadata)
@@ -222,6 +223,18 @@ def _agents(metadata: sa.MetaData) -> None:
         sa.Column("heartbeat_timestamp", Time, nullable=False, default=now),
         sa.UniqueConstraint("agent_type", "host", name="uq_network_agents_agent_type_host"),
         sa.Index("ix_network_agents_host", "host"),
+        **table_options(),
+    )
+
+
+def _dhcp_placements(metadata: sa.MetaData) -> None:
+    sa.Table(
+        "dhcp_placements",
+        metadata,
+        sa.Column("network_id", Uuid, sa.ForeignKey("networks.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column("host", Name, primary_key=True),
+        sa.Column("serves", sa.Boolean, nullable=False, comment="false: taken off the host by hand"),
+        sa.Index("ix_dhcp_placements_host", "host"),
         **table_options(),
     )
 

@@ -108,7 +108,7 @@ class Dhcp(_Plain):
 
 @dataclasses.dataclass(frozen=True)
 class Network(_Plain):
-    """A network that is on this host: it has ports here, or a router whose namespace is here."""
+    """A network that is on this host: it has ports here, a router whose namespace is here, or was put here."""
 
     id: str
     project_id: str
@@ -122,7 +122,9 @@ class Network(_Plain):
     external: bool = False
     subnets: tuple[Subnet, ...] = ()
     dhcp: Dhcp | None = None
-    """None: no subnet has DHCP, or nothing here needs it"""
+    """None: no subnet has DHCP, or this host is not to serve it"""
+    placed: bool = False
+    """it was put on this host, whether it has ports here or not"""
     peers: tuple[str, ...] = ()
     """tunnel addresses of the other hosts that this network is on (vxlan): where frames are flooded to"""
 

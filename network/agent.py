@@ -231,6 +231,7 @@ class Agent:
     def _used(self) -> tuple[set[str], set[str], set[str]]:
         """(networks, groups of ports here, groups that their rules name)"""
         networks = {port.network_id for port in self.state.ports.values()}
+        networks.update(each.id for each in self.state.networks.values() if each.placed)
         for router in self.state.routers.values():
             networks.update(leg.network_id for leg in legs_of(router))
         groups = {each for port in self.state.ports.values() for each in port.security_group_ids}

@@ -12,6 +12,7 @@ Order, outermost first, and why:
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
@@ -191,8 +192,16 @@ class Api:
                 response.headers["Content-Type"] = "application/json"
             return response
         response.headers["Content-Type"] = "application/json"
-        response.body = orjson.dumps(result, option=orjson.OPT_NON_STR_KEYS)
+        response.body = _json(result)
         return response
+
+
+def _json(result: Any) -> bytes:
+    try:
+        return orjson.dumps(result, option=orjson.OPT_NON_STR_KEYS)
+    except orjson.JSONEncodeError:
+        # orjson knows no number above 2**64 - 1: an IPv6 subnet has that many addresses
+        return json.dumps(result, separators=(",", ":")).encode()
 
 
 def _query(request: webob.Request) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,10 +12,11 @@ from api.network import attributes as a
 from api.network import common
 from api.network.attributes import Attr
 from api.network.resource import ResourceController, Row
-from db import addresses, network_agents
+from db import addresses, dhcp_placement, network_agents
 from db import network_base as base
 from db import networks as db_networks
 from db import subnets as db_subnets
+from db.rows import select_in
 
 ATTRIBUTES: dict[str, Attr] = {
     "id": a.read_only(),
@@ -44,6 +46,11 @@ class AgentsController(ResourceController):
 
     def target(self, call: Call, connection: sa.Connection, row: Any) -> Row:
         return dict(row)
+
+    def remove(self, call: Call, connection: sa.Connection, row: Row) -> None:
+        if row["agent_type"] == network_agents.DHCP_AGENT:
+            dhcp_placement.forget_host(connection, row["host"])
+        super().remove(call, connection, row)
 
     def decorate(self, call: Call, row: Row, view: Row) -> None:
         for key in ("created_at", "started_at", "heartbeat_timestamp"):
@@ -88,14 +95,13 @@ class AvailabilityZonesController(Controller):
 class IpAvailabilityController(Controller):
     """How many addresses networks have, and how many are in use."""
 
-    def _views(self, connection: sa.Connection, networks: list[Row]) -> list[Row]:
+    def _views(
+        self, connection: sa.Connection, networks: list[Row], versions: Sequence[int] = (4, 6)
+    ) -> list[Row]:
+        """``versions``: subnets of these alone are counted."""
+        mine = sa.select(db_subnets.subnets).where(db_subnets.subnets.c.ip_version.in_(versions))
         ids = [network["id"] for network in networks]
-        subnets = [
-            dict(row)
-            for row in connection.execute(
-                sa.select(db_subnets.subnets).where(db_subnets.subnets.c.network_id.in_(ids))
-            ).mappings()
-        ]
+        subnets = [dict(row) for row in select_in(connection, mine, db_subnets.subnets.c.network_id, ids)]
         used = addresses.counts(connection, [subnet["id"] for subnet in subnets])
         result = []
         for network in networks:
@@ -132,9 +138,9 @@ class IpAvailabilityController(Controller):
         renamed = {"network_id": "id", "network_name": "name"}
         query = {renamed.get(key, key): values for key, values in query.items()}
         extra = []
+        numbers = [int(each) for each in versions if each.isdigit()] if versions else [4, 6]
         if versions:
             table = db_subnets.subnets
-            numbers = [int(each) for each in versions if each.isdigit()]
             extra.append(
                 sa.exists().where(
                     table.c.network_id == db_networks.networks.c.id, table.c.ip_version.in_(numbers)
@@ -142,7 +148,7 @@ class IpAvailabilityController(Controller):
             )
         with self.services.databases.global_.read() as connection:
             rows = base.page(connection, db_networks.MODEL, base.GOD, query, None, extra)
-            return {"network_ip_availabilities": self._views(connection, rows)}
+            return {"network_ip_availabilities": self._views(connection, rows, numbers)}
 
     @operation("GET", "/network-ip-availabilities/{id}", policy="get_network_ip_availability")
     def show(self, call: Call) -> dict[str, Any]:

@@ -19,6 +19,7 @@ EXTENSIONS: dict[str, tuple[str, str]] = {
     "binding": ("Port Binding", "Which host a port is on"),
     "binding-extended": ("Port Bindings Extended", "Several bindings while a server moves"),
     "default-subnetpools": ("Default Subnetpools", "A pool that is used when none is named"),
+    "dhcp_agent_scheduler": ("DHCP Agent Scheduler", "Networks put on hosts by hand"),
     "dns-integration": ("DNS Integration", "Names of ports"),
     "expose-port-forwarding-in-fip": ("Port forwarding in floating IPs", "Shown with the floating IP"),
     "ext-gw-mode": ("L3 router external gateway modes", "SNAT on or off"),

@@ -2,12 +2,16 @@
 # What udhcpc calls when a lease comes or goes.
 case $1 in
 deconfig)
-    ip addr flush dev "$interface"
+    # IPv4's alone: those of IPv6 come from router advertisements
+    ip -4 addr flush dev "$interface"
     ip link set "$interface" up
     ;;
 bound | renew)
-    ip addr flush dev "$interface"
-    ip addr add "$ip/$mask" dev "$interface"
+    # a renewed lease leaves the address, and with it the connections and routes, in peace
+    if ! ip -4 -o addr show dev "$interface" | grep -qF " $ip/$mask "; then
+        ip -4 addr flush dev "$interface"
+        ip addr add "$ip/$mask" dev "$interface"
+    fi
     [ -n "$mtu" ] && ip link set dev "$interface" mtu "$mtu"
     if [ -n "$staticroutes" ]; then
         set -- $staticroutes

@@ -12,7 +12,7 @@ while :; do
         echo "GUEST-NIC $nic $(cat "$path"/address)" > /dev/console
         ip link set "$nic" up
         # Option 121 (routes, the metadata service's among them) comes only when it is asked for.
-        udhcpc -b -S -i "$nic" -t 10 -T 1 -A 3 -s /etc/haneul/lease -O staticroutes -O mtu > /dev/null 2>&1 &
+        udhcpc -b -S -i "$nic" -p /run/udhcpc."$nic".pid -t 10 -T 1 -A 3 -s /etc/haneul/lease -O staticroutes -O mtu > /dev/null 2>&1 &
     done
     for path in $known/*; do
         nic=${path##*/}

@@ -295,3 +295,59 @@ def test_a_router_is_put_on_another_host_by_hand(plane: Plane) -> None:
     )
     l2 = plane.api.get("/agents?agent_type=DHCP agent", as_=ADMIN)["agents"][0]["id"]
     plane.api.refused("post", f"/agents/{l2}/l3-routers", body, 404, "InvalidL3Agent", as_=ADMIN)
+
+
+def test_a_network_is_put_on_hosts_by_hand_and_taken_off(plane: Plane) -> None:
+    network = plane.api.network()["id"]
+    plane.api.subnet(network)
+    plane.wait_active(plane.bound(network, "h1")["id"])
+    dhcp = {
+        agent["host"]: f"/agents/{agent['id']}/dhcp-networks"
+        for agent in plane.api.get("/agents?agent_type=DHCP agent", as_=ADMIN)["agents"]
+    }
+
+    def hosts() -> set[str]:
+        return {
+            agent["host"] for agent in plane.api.get(f"/networks/{network}/dhcp-agents", as_=ADMIN)["agents"]
+        }
+
+    def served(host: str) -> bool:
+        there = plane.hosts[host].agent.state.networks.get(network)
+        return there is not None and there.dhcp is not None
+
+    body = {"network_id": network}
+    wait_for(lambda: served("h1"), "its guest's host serves it")
+    assert hosts() == {"h1"}
+    plane.api.refused("post", dhcp["h1"], body, 409, "NetworkHostedByDHCPAgent", as_=ADMIN)
+    plane.api.refused(
+        "delete", f"{dhcp['h2']}/{network}", None, 409, "NetworkNotHostedByDhcpAgent", as_=ADMIN
+    )
+    plane.api.request("post", dhcp["h2"], body, status=403)
+    assert plane.api.request("post", dhcp["h2"], body, status=201, as_=ADMIN).json is None
+    wait_for(lambda: served("h2"), "the other host serves it, too")
+    assert hosts() == {"h1", "h2"}
+    # a look at everything leaves it there
+    plane.hosts["h2"].agent.ring(Changed(everything=True))
+    plane.api.request("delete", f"{dhcp['h1']}/{network}", status=204, as_=ADMIN)
+    wait_for(lambda: not served("h1"), "the guest's host does not serve it any more")
+    assert network in plane.hosts["h1"].agent.state.networks and served("h2")
+    assert plane.api.get(dhcp["h1"], as_=ADMIN)["networks"] == []
+    assert [each["id"] for each in plane.api.get(dhcp["h2"], as_=ADMIN)["networks"]] == [network]
+    plane.api.request("delete", f"{dhcp['h2']}/{network}", status=204, as_=ADMIN)
+    wait_for(lambda: network not in plane.hosts["h2"].agent.state.networks, "it has left the other host")
+    l3 = plane.api.get("/agents?agent_type=L3 agent", as_=ADMIN)["agents"][0]["id"]
+    plane.api.refused("post", f"/agents/{l3}/dhcp-networks", body, 404, "InvalidDHCPAgent", as_=ADMIN)
+
+
+def test_a_network_whose_ports_are_nowhere_is_served_by_a_host(plane: Plane) -> None:
+    network = plane.api.network()["id"]
+    plane.api.subnet(network)
+    port = plane.api.port(network)["id"]
+    agents = wait_for(
+        lambda: plane.api.get(f"/networks/{network}/dhcp-agents", as_=ADMIN)["agents"], "it is placed"
+    )
+    (host,) = [agent["host"] for agent in agents]
+    wait_for(lambda: network in plane.hosts[host].agent.state.networks, "it is there")
+    plane.api.request("delete", f"/ports/{port}", status=204)
+    plane.api.request("delete", f"/networks/{network}", status=204)
+    wait_for(lambda: network not in plane.hosts[host].agent.state.networks, "it has left")

@@ -9,6 +9,15 @@ RULES = [
     rule("get_dhcp-agents", ADMIN, "List a network's DHCP agents.", ("GET", "/networks/{id}/dhcp-agents")),
     rule("get_l3-agents", ADMIN, "List a router's L3 agents.", ("GET", "/routers/{id}/l3-agents")),
     rule("get_dhcp-networks", ADMIN, "List a DHCP agent's networks.", ("GET", "/agents/{id}/dhcp-networks")),
+    rule(
+        "create_dhcp-network", ADMIN, "Put a network on a DHCP agent.", ("POST", "/agents/{id}/dhcp-networks")
+    ),
+    rule(
+        "delete_dhcp-network",
+        ADMIN,
+        "Take a network off a DHCP agent.",
+        ("DELETE", "/agents/{id}/dhcp-networks/{network_id}"),
+    ),
     rule("get_l3-routers", ADMIN, "List an L3 agent's routers.", ("GET", "/agents/{id}/l3-routers")),
     rule("create_l3-router", ADMIN, "Put a router on an L3 agent.", ("POST", "/agents/{id}/l3-routers")),
     rule(

@@ -68,6 +68,12 @@ def test_an_exhausted_pool_says_what_is_left(api: Api) -> None:
     assert subnet["id"] in message and "0 of 5" in message
     availability = api.get(f"/network-ip-availabilities/{network}", as_=ADMIN)["network_ip_availability"]
     assert (availability["total_ips"], availability["used_ips"]) == (5, 5)
+    # of IPv6 there are more than a machine word holds
+    api.subnet(network, "2001:db8::/64")
+    (listed,) = api.get("/network-ip-availabilities", as_=ADMIN)["network_ip_availabilities"]
+    assert (listed["total_ips"], listed["used_ips"]) == (5 + 2**64 - 2, 5)
+    (fourth,) = api.get("/network-ip-availabilities?ip_version=4", as_=ADMIN)["network_ip_availabilities"]
+    assert (fourth["total_ips"], len(fourth["subnet_ip_availability"])) == (5, 1)
 
 
 def test_hosts_make_their_own_addresses(api: Api) -> None:

@@ -27,7 +27,8 @@ GET POST /address-scopes
 DELETE GET PUT /address-scopes/{}
 GET /agents
 DELETE GET PUT /agents/{}
-GET /agents/{}/dhcp-networks
+GET POST /agents/{}/dhcp-networks
+DELETE /agents/{}/dhcp-networks/{}
 GET POST /agents/{}/l3-routers
 DELETE /agents/{}/l3-routers/{}
 DELETE GET /auto-allocated-topology/{}
@@ -89,8 +90,6 @@ GET POST /subnets
 DELETE GET PUT /subnets/{}
 """
 NOT_SERVED = """
-POST /agents/{}/dhcp-networks
-DELETE /agents/{}/dhcp-networks/{}
 GET POST /agents/{}/bgp-drinstances
 DELETE /agents/{}/bgp-drinstances/{}
 DELETE GET PUT /qos/alias_minimum_packet_rate_rules/{}

@@ -7,7 +7,7 @@ from alembic import op
 
 from db.types import Json, LongText, Time
 
-revision = "0001_a82771e1"
+revision = "0001_a6e0f047"
 down_revision = None
 branch_labels = None
 depends_on = None
@@ -1144,6 +1144,24 @@ def upgrade() -> None:
         unique=False,
         if_not_exists=True,
     )
+    op.create_table(
+        "dhcp_placements",
+        sa.Column("network_id", sa.String(length=36), nullable=False),
+        sa.Column("host", sa.String(length=255), nullable=False),
+        sa.Column("serves", sa.Boolean(), nullable=False, comment="false: taken off the host by hand"),
+        sa.ForeignKeyConstraint(
+            ["network_id"], ["networks.id"], name=op.f("fk_dhcp_placements_network_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("network_id", "host", name=op.f("pk_dhcp_placements")),
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        if_not_exists=True,
+    )
+    op.create_index("ix_dhcp_placements_host", "dhcp_placements", ["host"], unique=False, if_not_exists=True)
     op.create_table(
         "flavor_projects",
         sa.Column("flavor_id", sa.Integer(), nullable=False),
