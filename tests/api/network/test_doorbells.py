@@ -52,6 +52,12 @@ class World:
             l3 = {"agent_type": network_agents.L3_AGENT, "binary": "b", "host": "h1"}
             l3["configurations"] = {"interface_mappings": {}}
             self.l3_agent = network_agents.report(connection, l3)
+            self.dhcp_agents = {
+                host: network_agents.report(
+                    connection, {"agent_type": network_agents.DHCP_AGENT, "binary": "b", "host": host}
+                )
+                for host in ("h1", "h2")
+            }
         outside, _ = api.external()
         self.outside = outside["id"]
         self.network = api.network()["id"]
@@ -133,6 +139,20 @@ BEFORE: dict[str, Callable[[World], Any]] = {
 }
 ROUTE = {"destination": "192.0.2.0/24", "nexthop": "10.0.0.200"}
 CASES: dict[str, Case] = {
+    "AgentSchedulersController.add_network": (
+        lambda w: w.api.request(
+            "post",
+            f"/agents/{w.dhcp_agents['h2']}/dhcp-networks",
+            {"network_id": w.network},
+            as_=ADMIN,
+            status=201,
+        ),
+        lambda w, said: w.network in said.networks,
+    ),
+    "AgentSchedulersController.remove_network": (
+        lambda w: w.api.delete(f"/agents/{w.dhcp_agents['h1']}/dhcp-networks/{w.network}", as_=ADMIN),
+        lambda w, said: w.network in said.networks and w.network in said.hosts["h1"].networks,
+    ),
     "AgentSchedulersController.add_router": (
         lambda w: w.api.request(
             "post", f"/agents/{w.l3_agent}/l3-routers", {"router_id": w.router}, as_=ADMIN, status=201
