@@ -97,16 +97,7 @@ def new_configuration(state: StateFolder, choices: Choices) -> configparser.RawC
     ports = choose_ports(choices.listen, choices.any_ports)
     address = choices.listen if choices.listen != "0.0.0.0" else socket.gethostname()
     auth_url = f"http://{address}:{ports['identity']}/v3"
-    credentials = {
-        "auth_type": "password",
-        "auth_url": auth_url,
-        "username": "nova",
-        "password": state.password("nova"),
-        "project_name": "service",
-        "user_domain_id": "default",
-        "project_domain_id": "default",
-        "region_name": REGION,
-    }
+    credentials = _credentials(auth_url, state.password("nova"))
     token = {
         **credentials,
         "www_authenticate_uri": auth_url,
@@ -153,6 +144,20 @@ def new_configuration(state: StateFolder, choices: Choices) -> configparser.RawC
         for key, value in values.items():
             config.set(name, key, value)
     return config
+
+
+def _credentials(auth_url: str, password: str) -> dict[str, str]:
+    """Of the services' user, for calls between them."""
+    return {
+        "auth_type": "password",
+        "auth_url": auth_url,
+        "username": "nova",
+        "password": password,
+        "project_name": "service",
+        "user_domain_id": "default",
+        "project_domain_id": "default",
+        "region_name": REGION,
+    }
 
 
 def _network(choices: Choices, simulated_hosts: list[str]) -> dict[str, dict[str, str]]:

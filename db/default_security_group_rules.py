@@ -22,7 +22,7 @@ templates = TABLES["default_security_group_rules"]
 PARENT = "PARENT"
 """A ``remote_group_id``: the group that the rule will be in."""
 _IDS = uuid.UUID("5d7e2a3c-0f63-4e1b-9a55-1f2f6a3f9d10")
-_MATCHED = (
+MATCHED = (
     "direction",
     "ethertype",
     "protocol",
@@ -32,6 +32,7 @@ _MATCHED = (
     "remote_group_id",
     "remote_address_group_id",
 )
+"""what makes two rules the same"""
 MODEL = base.Model(
     name="default_security_group_rule",
     noun="Default security group rule",
@@ -51,7 +52,7 @@ def _built_in() -> list[dict[str, Any]]:
         for direction, remote in (("egress", None), ("ingress", PARENT)):
             result.append(
                 {
-                    **dict.fromkeys(_MATCHED),
+                    **dict.fromkeys(MATCHED),
                     "id": str(uuid.uuid5(_IDS, f"{direction}-{ethertype}")),
                     "description": "",
                     "direction": direction,
@@ -96,7 +97,7 @@ def rules_for(
     result = []
     for template in _all(connection):
         if template[used]:
-            rule = {key: template[key] for key in (*_MATCHED, "description")}
+            rule = {key: template[key] for key in (*MATCHED, "description")}
             if rule["remote_group_id"] == PARENT:
                 rule["remote_group_id"] = group_id
             result.append({**rule, "project_id": project_id, "security_group_id": group_id})
@@ -107,7 +108,7 @@ def create(connection: sa.Connection, values: Mapping[str, Any]) -> str:
     """:raises Conflict: there is such a rule, named by its id."""
     ensure(connection)
     for other in _all(connection):
-        if all(other[key] == values[key] for key in _MATCHED):
+        if all(other[key] == values[key] for key in MATCHED):
             raise conflict(
                 "DefaultSecurityGroupRuleExists",
                 f"Default Security group rule already exists. Rule id is {other['id']}.",

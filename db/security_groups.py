@@ -19,16 +19,6 @@ rules = TABLES["security_group_rules"]
 members = TABLES["port_security_groups"]
 RBAC = "security_group"
 DEFAULT = "default"
-_MATCHED = (
-    "direction",
-    "ethertype",
-    "protocol",
-    "port_range_min",
-    "port_range_max",
-    "remote_ip_prefix",
-    "remote_group_id",
-    "remote_address_group_id",
-)
 
 
 def _expand(connection: sa.Connection, rows: Sequence[dict[str, Any]], viewer: Viewer) -> None:
@@ -146,7 +136,7 @@ def check_usable(connection: sa.Connection, group_ids: Iterable[str], project_id
 
 def fingerprint(rule: Mapping[str, Any]) -> str:
     """What makes two rules of a group the same: a unique index is on it."""
-    text = "|".join(str(rule.get(key)) for key in _MATCHED)
+    text = "|".join(str(rule.get(key)) for key in default_security_group_rules.MATCHED)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

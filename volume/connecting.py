@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from oslo_concurrency import processutils
 from oslo_config import cfg
 
+from core import brick
 from core.errors import DriverError
 from volume.drivers.base import Disk, whole_disk
 
-_BRICK = ("iscsi", "iser", "nvmeof", "nvme", "fibre_channel")
-_lock = threading.Lock()
-_ready = False
 OPTS: list[cfg.Opt] = [
     cfg.StrOpt(
         "rbd_ceph_conf",
@@ -39,9 +35,9 @@ class HostConnector:
 
     def properties(self) -> dict[str, Any]:
         """What this host is to storage."""
-        with _errors("say what it is to storage"):
-            found = self._brick().get_connector_properties(
-                _root_helper(), self._conf.my_ip, False, enforce_multipath=False, host=self._conf.host
+        with brick.errors("say what it is to storage"):
+            found = self._connectors().get_connector_properties(
+                brick.root_helper(), self._conf.my_ip, False, enforce_multipath=False, host=self._conf.host
             )
         return dict(found)
 
@@ -56,14 +52,14 @@ class HostConnector:
             yield whole_disk(path, fmt)
         elif protocol == "rbd":
             yield self._rbd(data)
-        elif protocol in _BRICK:
-            connector = self._brick().InitiatorConnector.factory(protocol, _root_helper())
-            with _errors("connect the volume"):
+        elif protocol in brick.PROTOCOLS:
+            connector = self._connectors().InitiatorConnector.factory(protocol, brick.root_helper())
+            with brick.errors("connect the volume"):
                 device = connector.connect_volume(data)
             try:
                 yield whole_disk(Path(os.fsdecode(device["path"])), "raw")
             finally:
-                with _errors("let go of the volume"):
+                with brick.errors("let go of the volume"):
                     connector.disconnect_volume(data, device, force=False)
         else:
             raise DriverError(f"volumes of type {protocol!r} can't be connected to host {self._conf.host}")
@@ -76,43 +72,5 @@ class HostConnector:
             disk["file.user"] = str(data["auth_username"])
         return disk
 
-    def _brick(self) -> Any:
-        """os-brick's connectors, made ready; as root its privileged functions are called in this process."""
-        global _ready
-        # imported late: who never copies to another host need not wait for it
-        from os_brick import privileged
-        from os_brick.initiator import connector
-        from oslo_privsep import priv_context
-
-        with _lock:
-            if not _ready:
-                locks = Path(self._conf.state_path) / "locks"
-                locks.mkdir(parents=True, exist_ok=True)
-                # os-brick reads oslo.config's global object
-                cfg.CONF.set_override("lock_path", str(locks), group="os_brick")
-                if os.geteuid() == 0:
-                    for context in (privileged.default, privileged.brick_privsep_hide_output):
-                        context.set_client_mode(False)
-                else:
-                    priv_context.init(root_helper=["sudo"])
-                _ready = True
-        return connector
-
-
-def _root_helper() -> str:
-    return "" if os.geteuid() == 0 else "sudo"
-
-
-@contextlib.contextmanager
-def _errors(what: str) -> Iterator[None]:
-    """os-brick's many errors as one, without command lines: CHAP passwords stand in those."""
-    from os_brick import exception
-
-    try:
-        yield
-    except processutils.ProcessExecutionError as error:
-        lines = (error.stderr or error.stdout or "a program failed").strip().splitlines()
-        words = lines[-1] if lines else "a program failed"
-        raise DriverError(f"the worker's host could not {what}: {words}", cause=error) from error
-    except (exception.BrickException, OSError, ValueError) as error:
-        raise DriverError(f"the worker's host could not {what}: {error}", cause=error) from error
+    def _connectors(self) -> Any:
+        return brick.connectors(Path(self._conf.state_path) / "locks")

@@ -176,11 +176,8 @@ def _row(
 ) -> Row:
     body, flavor = request.body, request.flavor
     server_id, moment = made.server_id, now()
-    several = count > 1 or request.max_count > 1
-    name = f"{body['name']}-{index + 1}" if several else body["name"]
-    hostname = body.get("hostname")
-    if hostname and several:
-        hostname = f"{hostname}-{index + 1}"
+    suffix = f"-{index + 1}" if count > 1 or request.max_count > 1 else ""
+    name, hostname = body["name"] + suffix, body.get("hostname")
     zone = request.zone.name or call.services.options.default_schedule_zone
     groups = [each["name"] for each in body.get("security_groups") or [] if each.get("name")]
     return {
@@ -188,7 +185,7 @@ def _row(
         "project_id": project_of(call.context),
         "user_id": str(call.context.user_id),
         "name": name,
-        "hostname": hostname or hostname_of(name, server_id),
+        "hostname": hostname + suffix if hostname else hostname_of(name, server_id),
         # until 2.19 a server's description was its name
         "description": body.get("description") if call.since("2.19") else name,
         "availability_zone": zone,

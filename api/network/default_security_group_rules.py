@@ -17,20 +17,8 @@ from db import default_security_group_rules as db_rules
 from db import network_base as base
 from db import security_groups as db_security_groups
 
-_SAME = (
-    "id",
-    "description",
-    "direction",
-    "ethertype",
-    "protocol",
-    "port_range_min",
-    "port_range_max",
-    "remote_ip_prefix",
-    "remote_group_id",
-    "remote_address_group_id",
-)
 ATTRIBUTES: dict[str, Attr] = {
-    **{key: RULE_ATTRIBUTES[key] for key in _SAME},
+    **{key: RULE_ATTRIBUTES[key] for key in ("id", "description", *db_rules.MATCHED)},
     "used_in_default_sg": a.boolean(False, put=False),
     "used_in_non_default_sg": a.boolean(True, put=False),
 }

@@ -172,9 +172,7 @@ class GroupSnapshotsController(Controller):
         since="3.19",
         status=202,
         late_policy=True,
-        body=schemas.action(
-            "reset_status", v.obj({"status": {"type": "string", "pattern": _SNAPSHOT_STATUSES}}, ["status"])
-        ),
+        body=schemas.reset("reset_status", _SNAPSHOT_STATUSES),
     )
     def reset_status(self, call: Call) -> None:
         """Set the status by hand."""

@@ -380,9 +380,7 @@ class GroupsController(Controller):
         since="3.20",
         status=202,
         late_policy=True,
-        body=schemas.action(
-            "reset_status", v.obj({"status": {"type": "string", "pattern": _STATUSES}}, ["status"])
-        ),
+        body=schemas.reset("reset_status", _STATUSES),
     )
     def reset_status(self, call: Call) -> None:
         """Set the status by hand."""

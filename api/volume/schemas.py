@@ -42,6 +42,11 @@ def empty(name: str) -> dict[str, Any]:
     return action(name, {"type": ["object", "null", "string"], "maxProperties": 0, "maxLength": 0})
 
 
+def reset(name: str, statuses: str) -> dict[str, Any]:
+    """The action that sets a status by hand; ``statuses``: a pattern."""
+    return action(name, v.obj({"status": {"type": "string", "pattern": statuses}}, ["status"]))
+
+
 def wrapped(name: str, properties: dict[str, Any], required: tuple[str, ...] = ()) -> dict[str, Any]:
     """``{name: {…}}``, unknown keys refused."""
     return v.obj({name: v.obj(properties, required)}, [name])

@@ -214,9 +214,7 @@ class SnapshotsController(Controller):
         _ACTION,
         policy=_ADMIN + "reset_status",
         action="os-reset_status",
-        body=schemas.action(
-            "os-reset_status", v.obj({"status": {"type": "string", "pattern": _STATUSES}}, ["status"])
-        ),
+        body=schemas.reset("os-reset_status", _STATUSES),
         status=202,
         late_policy=True,
     )

@@ -18,25 +18,22 @@ import json
 import logging
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import libvirt
-from oslo_concurrency import lockutils, processutils
+from oslo_concurrency import lockutils
 from oslo_config import cfg
 
 from compute.drivers.libvirt import secret_values
 from compute.drivers.libvirt.disk_xml import Source
+from core import brick
 from core.errors import DriverError
 from core.qemu_img import qemu_img
 
 LOG = logging.getLogger(__name__)
 _FILES = ("local", "file")
-_BRICK = ("iscsi", "iser", "nvmeof", "nvme", "fibre_channel")
-_brick_lock = threading.Lock()
-_brick_ready = False
 
 
 class HostVolumes:
@@ -53,19 +50,14 @@ class HostVolumes:
 
     def connector(self) -> dict[str, Any]:
         """What this host is to storage; what is not installed is left out."""
-        brick = _brick(self._locks)
-        try:
-            found = brick.get_connector_properties(
-                _root_helper(),
+        with brick.errors("say what it is to storage"):
+            found = brick.connectors(self._locks).get_connector_properties(
+                brick.root_helper(),
                 self._conf.my_ip,
                 self._conf.libvirt.volume_use_multipath,
                 enforce_multipath=False,
                 host=self._host,
             )
-        except (processutils.ProcessExecutionError, OSError) as error:
-            raise DriverError(
-                f"host {self._host} can't say what it is to storage: {error}", cause=error
-            ) from error
         return dict(found)
 
     # -- connecting ------------------------------------------------------------------
@@ -84,7 +76,7 @@ class HostVolumes:
                 source = self._file(volume)
             elif protocol == "rbd":
                 source = self._rbd(volume)
-            elif protocol in _BRICK:
+            elif protocol in brick.PROTOCOLS:
                 self._write(
                     volume_id, {"source": str(folder / "device"), "protocol": protocol, "data": dict(info)}
                 )
@@ -117,7 +109,7 @@ class HostVolumes:
                     f"a guest of host {self._host} has volume {volume_id} open: detach it first"
                 )
             protocol = str(record.get("protocol") or "")
-            if protocol in _BRICK:
+            if protocol in brick.PROTOCOLS:
                 self._brick_disconnect(protocol, record)
             with _libvirts("forget a volume's passphrase"):
                 secret_values.remove_passphrase(self._connection(), volume_id)
@@ -126,9 +118,9 @@ class HostVolumes:
     def extend(self, volume: Mapping[str, Any]) -> int | None:
         """Look anew how large the volume's device is: its bytes, None when that is for QEMU to see."""
         protocol = _protocol(volume["connection_info"])
-        if protocol not in _BRICK:
+        if protocol not in brick.PROTOCOLS:
             return None
-        with self._held(str(volume["volume_id"])), _bricks(f"extend volume {volume['volume_id']}"):
+        with self._held(str(volume["volume_id"])), brick.errors(f"extend volume {volume['volume_id']}"):
             size = self._brick(protocol).extend_volume(_properties(volume["connection_info"]))
         return int(size) if size else None
 
@@ -221,15 +213,15 @@ class HostVolumes:
 
     def _brick(self, protocol: str) -> Any:
         options = self._conf.libvirt
-        return _brick(self._locks).InitiatorConnector.factory(
+        return brick.connectors(self._locks).InitiatorConnector.factory(
             protocol,
-            _root_helper(),
+            brick.root_helper(),
             use_multipath=options.volume_use_multipath,
             device_scan_attempts=options.num_volume_scan_tries,
         )
 
     def _brick_connect(self, protocol: str, info: Mapping[str, Any]) -> dict[str, Any]:
-        with _bricks("connect the volume"):
+        with brick.errors("connect the volume"):
             found = self._brick(protocol).connect_volume(_properties(info))
         if not found or not found.get("path"):
             raise DriverError(f"host {self._host} got no device of the volume")
@@ -239,7 +231,7 @@ class HostVolumes:
         }
 
     def _brick_disconnect(self, protocol: str, record: Mapping[str, Any]) -> None:
-        with _bricks("let go of the volume"):
+        with brick.errors("let go of the volume"):
             self._brick(protocol).disconnect_volume(
                 _properties(record["data"]), record.get("device") or None, force=False
             )
@@ -309,52 +301,3 @@ def _libvirts(what: str) -> Iterator[None]:
         yield
     except libvirt.libvirtError as error:
         raise DriverError(f"libvirt could not {what}: {error}", cause=error) from error
-
-
-@contextlib.contextmanager
-def _bricks(what: str) -> Iterator[None]:
-    """os-brick's many errors as one; the words of the program that failed are in the log."""
-    from os_brick import exception
-
-    try:
-        yield
-    except (exception.BrickException, processutils.ProcessExecutionError, OSError, ValueError) as error:
-        raise DriverError(f"the host could not {what}: {_words(error)}", cause=error) from error
-
-
-def _words(error: BaseException) -> str:
-    """Never a command line: CHAP passwords stand in those."""
-    if isinstance(error, processutils.ProcessExecutionError):
-        lines = (error.stderr or error.stdout or "a program failed").strip().splitlines()
-        return lines[-1] if lines else "a program failed"
-    return str(error)
-
-
-def _root_helper() -> str:
-    return "" if os.geteuid() == 0 else "sudo"
-
-
-def _brick(locks: Path) -> Any:
-    """os-brick's connectors, made ready.
-
-    As root its privileged functions are called in this process. Otherwise oslo.privsep starts its helper by
-    sudo, which has to be allowed to run ``privsep-helper``. os-brick reads its options from oslo.config's
-    global object: that is set here, for os-brick alone.
-    """
-    global _brick_ready
-    # imported late: who has no volumes need not wait for it
-    from os_brick import privileged
-    from os_brick.initiator import connector
-    from oslo_privsep import priv_context
-
-    with _brick_lock:
-        if not _brick_ready:
-            locks.mkdir(parents=True, exist_ok=True)
-            cfg.CONF.set_override("lock_path", str(locks), group="os_brick")
-            if os.geteuid() == 0:
-                for context in (privileged.default, privileged.brick_privsep_hide_output):
-                    context.set_client_mode(False)
-            else:
-                priv_context.init(root_helper=["sudo"])
-            _brick_ready = True
-    return connector
