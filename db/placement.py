@@ -29,6 +29,8 @@ _BUMP = (
     .where(providers.c.id == sa.bindparam("provider"), providers.c.generation == sa.bindparam("was"))
     .values(generation=providers.c.generation + 1)
 )
+SERVICE = "a service"
+"""as the source of a change: it is in the host's service, which stands in the cell's database"""
 _NOTE, _CONSUME, _ALLOCATE = sa.insert(provider_changes), sa.insert(consumers), sa.insert(allocations)
 _HOLD = (
     sa.select(server_mappings.c.server_id)
@@ -244,9 +246,11 @@ def forget_servers(connection: sa.Connection, server_ids: Sequence[str]) -> None
         )
 
 
-def note_host_changes(connection: sa.Connection, host_names: Iterable[str]) -> None:
+def note_host_changes(
+    connection: sa.Connection, host_names: Iterable[str], source: str | None = None
+) -> None:
     """Like ``note_changes`` for whoever knows hosts by name (aggregates, services)."""
     names = sorted(set(host_names))
     if names:
         ids = connection.execute(sa.select(providers.c.id).where(providers.c.host.in_(names))).scalars()
-        note_changes(connection, list(ids))
+        note_changes(connection, list(ids), source)

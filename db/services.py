@@ -79,7 +79,7 @@ def update(databases: Databases, cell: Database, row: Mapping[str, Any], values:
         changed = connection.execute(sa.select(services).where(services.c.id == row["id"])).mappings().one()
     # after the commit: who reads the change finds the row
     with databases.global_.write() as connection:
-        placement.note_host_changes(connection, [row["host"]])
+        placement.note_host_changes(connection, [row["host"]], placement.SERVICE)
     return dict(changed)
 
 

@@ -6,13 +6,15 @@ number may appear after a larger one: the loader looks back a window of numbers
 and skips those that it has seen.
 
 Signs of life change without a log entry: they are read from the cells every few
-seconds and put into the columns directly.
+seconds and put into the columns directly. At once when the log says that a service was
+enabled, disabled or forced down: who was told that it is done expects no more servers there.
 """
 
 from __future__ import annotations
 
 import datetime
 import logging
+import math
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -20,6 +22,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from conductor.hosts import COMPUTE_BINARY
+from db import placement
 from db.cell_schema import hypervisors, intents, services
 from db.global_schema import (
     aggregate_hosts,
@@ -42,13 +45,13 @@ _KEEP = datetime.timedelta(minutes=10)
 
 _CHANGES = sa.union_all(
     # of what a busy scheduler writes itself there is much, and it is known here
-    sa.select(provider_changes.c.seq, provider_changes.c.provider_id).where(
+    sa.select(provider_changes.c.seq, provider_changes.c.provider_id, provider_changes.c.source).where(
         provider_changes.c.seq > sa.bindparam("low"),
         sa.or_(provider_changes.c.source.is_(None), provider_changes.c.source != sa.bindparam("source")),
     ),
-    sa.select(sa.func.max(provider_changes.c.seq), sa.null()),
+    sa.select(sa.func.max(provider_changes.c.seq), sa.null(), sa.null()),
 )
-"""(number, provider) of the changes since ``low``, and the newest number of all with None: one view of the log."""
+"""(number, provider, source) of the changes since ``low``, and the newest number of all with None: one view of the log."""
 
 
 class Loader:
@@ -62,7 +65,7 @@ class Loader:
         self._seen: set[int] = set()
         self._high = 0
         self._loaded = False
-        self._lively_at = 0.0
+        self._lively_at = -math.inf
         self._hosts: dict[str, dict[str, Any]] = {}
         self.providers: dict[str, dict[str, Any]] = {}
         """provider uuid → its row: id and generation, for claims"""
@@ -87,11 +90,13 @@ class Loader:
         low = max(self._high - _WINDOW, 0)
         with self._databases.global_.read() as connection:
             found = connection.execute(_CHANGES, {"low": low, "source": self._source}).tuples().all()
-        rows = [(seq, provider_id) for seq, provider_id in found if provider_id is not None]
-        changed = {provider_id for seq, provider_id in rows if seq not in self._seen}
-        self._seen = {seq for seq, _ in rows}
-        self._high = max([self._high, *(seq for seq, _ in found if seq is not None)])
-        return changed
+        rows = [row for row in found if row[1] is not None]
+        new = [row for row in rows if row[0] not in self._seen]
+        self._seen = {seq for seq, _, _ in rows}
+        self._high = max([self._high, *(seq for seq, _, _ in found if seq is not None)])
+        if any(source == placement.SERVICE for _, _, source in new):
+            self._lively_at = -math.inf
+        return {provider_id for _, provider_id, _ in new}
 
     def prune(self) -> None:
         """Drop old entries of the log; every scheduler does, no harm done."""

@@ -10,6 +10,8 @@ import sqlalchemy as sa
 from api.compute.services import ComputeServices
 from db import global_schema
 from db.types import now
+from scheduler.host_state import HostTable
+from scheduler.loader import Loader
 from tests.api.compute import cloud
 from tests.api.compute.conftest import ADMIN, MEMBER, Api
 from tests.db import statements
@@ -247,3 +249,25 @@ def test_os_hosts_until_2_42(api: Api, services: ComputeServices) -> None:
     api.put("/os-hosts/h9", {"maintenance_mode": "enable"}, as_=ADMIN, status=404)
     api.get("/os-hosts/h1/reboot", as_=ADMIN, status=501)
     api.get("/os-hosts", as_=ADMIN, version="2.43", status=404)
+
+
+def test_schedulers_see_a_disabled_host_before_the_next_server(api: Api, services: ComputeServices) -> None:
+    """Not only with the next signs of life: servers went to hosts that had just been disabled."""
+    cloud.add_host(services, "h1")
+    table = HostTable()
+    loader = Loader(services.databases, table, "scheduler", liveness_s=3600)
+
+    def put(version: str, body: dict) -> None:
+        uuid = api.get("/os-services", as_=ADMIN, version="2.53").json["services"][0]["id"]
+        api.put(f"/os-services/{uuid}", body, as_=ADMIN, version=version)
+        loader.refresh()
+
+    def seen() -> tuple[bool, bool]:
+        return bool(table.scalars["enabled"][0]), bool(table.scalars["forced_down"][0])
+
+    loader.refresh()
+    assert seen() == (True, False)
+    put("2.53", {"status": "disabled"})
+    assert seen() == (False, False)
+    put("2.53", {"status": "enabled", "forced_down": True})
+    assert seen() == (True, True)
