@@ -1,4 +1,4 @@
-"""QoS policies and their rules: bandwidth limits, DSCP marks, guaranteed bandwidth."""
+"""QoS policies and their rules: bandwidth limits, DSCP marks, guaranteed bandwidth, packet rates."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from db.network_errors import conflict, not_found
 policies = TABLES["qos_policies"]
 rules = TABLES["qos_rules"]
 RBAC = "qos_policy"
+UNUSABLE = ("packet_rate_limit", "minimum_packet_rate")
+"""Kinds of rule that no host keeps: a policy is in use, or has one of these."""
 _USERS = ("networks", "ports", "floating_ips", "routers")
 
 
@@ -46,13 +48,31 @@ MODEL = base.Model(
 )
 
 
-def check_deletable(connection: sa.Connection, policy_id: str) -> None:
-    """:raises Conflict: something uses it."""
+def _user(connection: sa.Connection, policy_id: str) -> str | None:
+    """Something that uses the policy, as "kind id"."""
     for name in _USERS:
         table = TABLES[name]
         used = sa.select(table.c.id).where(table.c.qos_policy_id == policy_id).limit(1)
         if (found := connection.execute(used).scalar()) is not None:
-            raise conflict("QosPolicyInUse", f"QoS Policy {policy_id} is used by {name.rstrip('s')} {found}.")
+            return f"{name.rstrip('s')} {found}"
+    return None
+
+
+def check_deletable(connection: sa.Connection, policy_id: str) -> None:
+    """:raises Conflict: something uses it."""
+    if (user := _user(connection, policy_id)) is not None:
+        raise conflict("QosPolicyInUse", f"QoS Policy {policy_id} is used by {user}.")
+
+
+def check_usable(connection: sa.Connection, policy_id: str) -> None:
+    """:raises Conflict: it has a rule that no host keeps."""
+    # its row is held, together with others that begin to use it: none gets such a rule meanwhile
+    connection.execute(sa.select(policies.c.id).where(policies.c.id == policy_id).with_for_update(read=True))
+    statement = sa.select(rules.c.type).where(rules.c.qos_policy_id == policy_id, rules.c.type.in_(UNUSABLE))
+    if (kind := connection.execute(statement.limit(1)).scalar()) is not None:
+        raise conflict(
+            "QosRuleNotSupported", f"Rule {kind} of QoS Policy {policy_id} is not supported by any host."
+        )
 
 
 def rules_of(connection: sa.Connection, policy_id: str, kind: str) -> list[dict[str, Any]]:
@@ -80,7 +100,14 @@ def set_rule(
     values: Mapping[str, Any],
     rule_id: str | None = None,
 ) -> str:
-    """Insert, or with ``rule_id`` change. :raises Conflict: one per kind and direction."""
+    """Insert, or with ``rule_id`` change.
+
+    :raises Conflict: there is one of this kind and direction; the policy is in use, and no host keeps such a rule.
+    """
+    # its row is held: who starts to use the policy meanwhile comes before or after
+    connection.execute(sa.select(policies.c.id).where(policies.c.id == policy_id).with_for_update())
+    if kind in UNUSABLE and (user := _user(connection, policy_id)) is not None:
+        raise conflict("QosRuleNotSupported", f"Rule {kind} is not supported by {user}.")
     row = {"qos_policy_id": policy_id, "type": kind, "direction": direction, "values": dict(values)}
     try:
         with connection.begin_nested():

@@ -99,9 +99,9 @@ class IpAvailabilityController(Controller):
         self, connection: sa.Connection, networks: list[Row], versions: Sequence[int] = (4, 6)
     ) -> list[Row]:
         """``versions``: subnets of these alone are counted."""
-        mine = sa.select(db_subnets.subnets).where(db_subnets.subnets.c.ip_version.in_(versions))
+        counted = sa.select(db_subnets.subnets).where(db_subnets.subnets.c.ip_version.in_(versions))
         ids = [network["id"] for network in networks]
-        subnets = [dict(row) for row in select_in(connection, mine, db_subnets.subnets.c.network_id, ids)]
+        subnets = [dict(row) for row in select_in(connection, counted, db_subnets.subnets.c.network_id, ids)]
         used = addresses.counts(connection, [subnet["id"] for subnet in subnets])
         result = []
         for network in networks:

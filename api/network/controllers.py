@@ -19,6 +19,8 @@ from api.network.qos import (
     BandwidthLimitRulesController,
     DscpMarkingRulesController,
     MinimumBandwidthRulesController,
+    MinimumPacketRateRulesController,
+    PacketRateLimitRulesController,
     QosPoliciesController,
     QosRuleTypesController,
 )
@@ -53,6 +55,8 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     BandwidthLimitRulesController,
     DscpMarkingRulesController,
     MinimumBandwidthRulesController,
+    MinimumPacketRateRulesController,
+    PacketRateLimitRulesController,
     QosRuleTypesController,
     RbacPoliciesController,
     AutoAllocatedTopologyController,

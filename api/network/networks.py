@@ -109,11 +109,12 @@ def _check_mtu(mtu: int) -> None:
 
 
 def check_qos(connection: sa.Connection, policy_id: str | None, project_id: str) -> None:
-    """May the project use this QoS policy? :raises NotFound:"""
+    """May the project use this QoS policy? :raises NotFound: :raises Conflict: nobody can."""
     if policy_id is not None:
         from db import qos
 
         base.find(connection, qos.MODEL, policy_id, base.Viewer(project_id))
+        qos.check_usable(connection, policy_id)
 
 
 def network_target(call: Call, connection: sa.Connection, row: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -27,16 +27,29 @@ ATTRIBUTES: dict[str, Attr] = {
     "rules": a.read_only(),
 }
 _DIRECTION = {"enum": ["ingress", "egress"]}
-_KBPS = a.integer(0, 2147483647)
+_NUMBER = a.integer(0, 2147483647)
 # the rule's kind: its own fields, and which of them must be given
 KINDS: dict[str, tuple[dict[str, Any], list[str]]] = {
-    "bandwidth_limit": ({"max_kbps": _KBPS, "max_burst_kbps": _KBPS, "direction": _DIRECTION}, ["max_kbps"]),
+    "bandwidth_limit": (
+        {"max_kbps": _NUMBER, "max_burst_kbps": _NUMBER, "direction": _DIRECTION},
+        ["max_kbps"],
+    ),
     "dscp_marking": (
         {"dscp_mark": {"enum": [0, *range(8, 41, 2), 46, 48, 56]}},
         ["dscp_mark"],
     ),
-    "minimum_bandwidth": ({"min_kbps": _KBPS, "direction": _DIRECTION}, ["min_kbps"]),
+    "minimum_bandwidth": ({"min_kbps": _NUMBER, "direction": _DIRECTION}, ["min_kbps"]),
+    "packet_rate_limit": (
+        {"max_kpps": _NUMBER, "max_burst_kpps": _NUMBER, "direction": _DIRECTION},
+        ["max_kpps"],
+    ),
+    "minimum_packet_rate": (
+        {"min_kpps": _NUMBER, "direction": {"enum": ["ingress", "egress", "any"]}},
+        ["min_kpps"],
+    ),
 }
+_FIRST = {"bandwidth_limit": {"max_burst_kbps": 0}, "packet_rate_limit": {"max_burst_kpps": 0}}
+_NO_ALIAS = ("packet_rate_limit",)
 
 
 class QosPoliciesController(SharedResourceController):
@@ -75,6 +88,8 @@ class QosRulesController(Controller):
             ("PUT", alias, "update", 200, update, self.update),
             ("DELETE", alias, "delete", 204, None, self.delete),
         ):
+            if path == alias and self.kind in _NO_ALIAS:
+                continue
             result.append(
                 Operation(
                     method=method,
@@ -111,8 +126,7 @@ class QosRulesController(Controller):
         direction = values.pop("direction", None) or (old or {}).get("direction")
         if direction is None:
             direction = "" if self.kind == "dscp_marking" else "egress"
-        first = {"max_burst_kbps": 0} if self.kind == "bandwidth_limit" else {}
-        return str(direction), {**first, **(old["values"] if old else {}), **values}
+        return str(direction), {**_FIRST.get(self.kind, {}), **(old["values"] if old else {}), **values}
 
     def index(self, call: Call) -> Row:
         """List a policy's rules of this kind."""
@@ -178,21 +192,34 @@ class MinimumBandwidthRulesController(QosRulesController):
     kind = "minimum_bandwidth"
 
 
+class PacketRateLimitRulesController(QosRulesController):
+    """Limits of packets per second: they can be written down, but no policy with one can be used."""
+
+    kind = "packet_rate_limit"
+
+
+class MinimumPacketRateRulesController(QosRulesController):
+    """Packets per second that are promised: as above."""
+
+    kind = "minimum_packet_rate"
+
+
 class QosRuleTypesController(Controller):
     """Kinds of rule that can be made."""
 
     @operation("GET", "/qos/rule-types", policy="get_rule_type")
     def index(self, call: Call) -> Row:
-        """List kinds of rule: there is one driver, so what any supports, all support."""
+        """List kinds of rule: those that can be used, or with ``all_rules`` those that can be made."""
         if call.first("all_supported") and call.first("all_rules"):
             raise bad_request("InvalidInput", "Only one of all_supported and all_rules can be asked for.")
-        rows = [{"type": kind} for kind in KINDS]
+        all_rules = base.truth(call.first("all_rules") or "false")
+        rows = [{"type": kind} for kind in KINDS if all_rules or kind not in db_qos.UNUSABLE]
         return {"rule_types": [row for row in rows if row["type"] in call.query.get("type", KINDS)]}
 
     @operation("GET", "/qos/rule-types/{rule_type}", policy="get_rule_type")
     def show(self, call: Call) -> Row:
         """Show a kind of rule."""
         kind = call.params["rule_type"]
-        if kind not in KINDS:
+        if kind not in KINDS or kind in db_qos.UNUSABLE:
             raise not_found("QosRuleTypeNotFound", "QoS rule type", kind)
         return {"rule_type": {"type": kind, "drivers": []}}

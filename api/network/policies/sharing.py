@@ -22,7 +22,13 @@ RULES = [
     ),
     *[
         found
-        for kind in ("bandwidth_limit", "dscp_marking", "minimum_bandwidth")
+        for kind in (
+            "bandwidth_limit",
+            "dscp_marking",
+            "minimum_bandwidth",
+            "packet_rate_limit",
+            "minimum_packet_rate",
+        )
         for found in rules_of(
             f"policy_{kind}_rule",
             f"/qos/policies/{{policy_id}}/{kind}_rules",

@@ -35,6 +35,9 @@ QUIET = {
     # upstream's clients know bandwidth limits by two paths and other kinds of rule by the same code
     "DscpMarkingRulesController",
     "MinimumBandwidthRulesController",
+    # no policy that is in use has one
+    "PacketRateLimitRulesController",
+    "MinimumPacketRateRulesController",
 }
 
 

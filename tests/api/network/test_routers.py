@@ -248,11 +248,35 @@ def test_qos_of_gateways_and_floating_ips(api: Api, routed: dict[str, Any]) -> N
 def test_kinds_of_qos_rules(api: Api) -> None:
     kinds = {each["type"] for each in api.get("/qos/rule-types")["rule_types"]}
     assert kinds == {"bandwidth_limit", "dscp_marking", "minimum_bandwidth"}
-    for key in ("all_supported", "all_rules"):
-        assert {each["type"] for each in api.get(f"/qos/rule-types?{key}=True")["rule_types"]} == kinds
+    assert {each["type"] for each in api.get("/qos/rule-types?all_supported=True")["rule_types"]} == kinds
+    known = {each["type"] for each in api.get("/qos/rule-types?all_rules=True")["rule_types"]}
+    assert known == kinds | {"packet_rate_limit", "minimum_packet_rate"}
     api.request("get", "/qos/rule-types?all_supported=True&all_rules=True", status=400)
     assert api.get("/qos/rule-types/dscp_marking")["rule_type"]["type"] == "dscp_marking"
     api.request("get", "/qos/rule-types/minimum_packet_rate", status=404)
+
+
+def test_a_policy_that_no_host_keeps_is_never_in_use(api: Api) -> None:
+    """Packet rates: rules can be made, changed and removed, but the policy can't be used."""
+    policy = api.post("/qos/policies", {"policy": {"name": "q", "shared": True}}, as_=ADMIN)["policy"]["id"]
+    limits, rates = (
+        f"/qos/policies/{policy}/{kind}_rules" for kind in ("packet_rate_limit", "minimum_packet_rate")
+    )
+    limit = api.post(limits, {"packet_rate_limit_rule": {"max_kpps": 7}}, as_=ADMIN)["packet_rate_limit_rule"]
+    assert (limit["max_kpps"], limit["max_burst_kpps"], limit["direction"]) == (7, 0, "egress")
+    body = {"minimum_packet_rate_rule": {"min_kpps": 3, "direction": "any"}}
+    rate = api.post(rates, body, as_=ADMIN)["minimum_packet_rate_rule"]
+    alias = f"/qos/alias_minimum_packet_rate_rules/{rate['id']}"
+    change = {"minimum_packet_rate_rule": {"min_kpps": 4}}
+    assert api.put(alias, change, as_=ADMIN)["minimum_packet_rate_rule"]["direction"] == "any"
+    asked = {"network": {"qos_policy_id": policy}}
+    api.refused("post", "/networks", asked, 409, "QosRuleNotSupported")
+    api.delete(alias, as_=ADMIN, status=204)
+    api.delete(f"{limits}/{limit['id']}", as_=ADMIN, status=204)
+    network = api.network(qos_policy_id=policy)["id"]
+    api.refused("post", rates, body, 409, "QosRuleNotSupported", as_=ADMIN)
+    api.delete(f"/networks/{network}", status=204)
+    api.post(rates, body, as_=ADMIN)
 
 
 def test_qos_policies(api: Api) -> None:

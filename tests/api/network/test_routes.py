@@ -54,6 +54,7 @@ PUT /ports/{}/bindings/{}/activate
 DELETE GET PUT /qos/alias_bandwidth_limit_rules/{}
 DELETE GET PUT /qos/alias_dscp_marking_rules/{}
 DELETE GET PUT /qos/alias_minimum_bandwidth_rules/{}
+DELETE GET PUT /qos/alias_minimum_packet_rate_rules/{}
 GET POST /qos/policies
 DELETE GET PUT /qos/policies/{}
 GET POST /qos/policies/{}/bandwidth_limit_rules
@@ -62,6 +63,10 @@ GET POST /qos/policies/{}/dscp_marking_rules
 DELETE GET PUT /qos/policies/{}/dscp_marking_rules/{}
 GET POST /qos/policies/{}/minimum_bandwidth_rules
 DELETE GET PUT /qos/policies/{}/minimum_bandwidth_rules/{}
+GET POST /qos/policies/{}/minimum_packet_rate_rules
+DELETE GET PUT /qos/policies/{}/minimum_packet_rate_rules/{}
+GET POST /qos/policies/{}/packet_rate_limit_rules
+DELETE GET PUT /qos/policies/{}/packet_rate_limit_rules/{}
 GET /qos/rule-types
 GET /qos/rule-types/{}
 GET /quotas
@@ -92,11 +97,6 @@ DELETE GET PUT /subnets/{}
 NOT_SERVED = """
 GET POST /agents/{}/bgp-drinstances
 DELETE /agents/{}/bgp-drinstances/{}
-DELETE GET PUT /qos/alias_minimum_packet_rate_rules/{}
-GET POST /qos/policies/{}/minimum_packet_rate_rules
-DELETE GET PUT /qos/policies/{}/minimum_packet_rate_rules/{}
-GET POST /qos/policies/{}/packet_rate_limit_rules
-DELETE GET PUT /qos/policies/{}/packet_rate_limit_rules/{}
 PUT /routers/{}/add_external_gateways
 GET POST /routers/{}/conntrack_helpers
 DELETE GET PUT /routers/{}/conntrack_helpers/{}
