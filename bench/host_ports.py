@@ -17,9 +17,7 @@ import argparse
 import ipaddress
 import pathlib
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 import uuid
 
@@ -40,7 +38,7 @@ from lifecycle.host_network import (  # noqa: E402
 )
 from network.drivers.linux import options  # noqa: E402
 from network.drivers.linux.driver import LinuxDriver  # noqa: E402
-from tests.lab import namespaces  # noqa: E402
+from tests.lab import leftovers, namespaces  # noqa: E402
 
 
 class Bench:
@@ -139,9 +137,10 @@ def main() -> None:
     why = namespaces.missing()
     if why:
         raise SystemExit(why)
+    leftovers.clear_up_when_ended()
     for ports in arguments.ports:
         lab = namespaces.Lab()
-        folder = pathlib.Path(tempfile.mkdtemp(prefix="haneul-ports-"))
+        folder = leftovers.make_folder("hh-bench-")
         space = lab.make("host")
         try:
             lab.bridge(space, "ul0", address="172.31.0.1/24")
@@ -158,9 +157,8 @@ def main() -> None:
                 driver.apply(bench.state, Changed(everything=True))
                 driver.close()
         finally:
+            leftovers.remove(folder)
             lab.close()
-            subprocess.run(["umount", "--lazy", str(folder / "netns")], check=False, capture_output=True)
-            subprocess.run(["rm", "-r", str(folder)], check=False)
 
 
 if __name__ == "__main__":

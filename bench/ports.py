@@ -34,7 +34,7 @@ import sqlalchemy as sa  # noqa: E402
 
 from db.network_base import TABLES  # noqa: E402
 from tests.api.network.conftest import ADMIN, SERVICE  # noqa: E402
-from tests.lab import servers  # noqa: E402
+from tests.lab import leftovers, servers  # noqa: E402
 from tests.network.plane import Plane  # noqa: E402
 
 BULK = 50
@@ -115,6 +115,7 @@ def main() -> None:
     parser.add_argument("--step", type=int, default=200, help="ports per step (default 200)")
     parser.add_argument("--database", choices=["sqlite", "mariadb", "postgresql"], default="sqlite")
     options = parser.parse_args()
+    leftovers.clear_up_when_ended()
     logging.disable(logging.INFO)
     with (
         tempfile.TemporaryDirectory() as folder,

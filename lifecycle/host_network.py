@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
+from core.errors import NotFound
 from core.network_changes import KINDS, Changed
 
 __all__ = [
@@ -415,6 +416,14 @@ class HostNetwork:
                 if addresses:
                     touched.setdefault(group_id, set()).update(addresses)
         return touched
+
+    def leg(self, port_id: str) -> tuple[Router, RouterPort]:
+        """The router whose port this is, and the leg. :raises NotFound: it is none of a router here."""
+        for router in self.routers.values():
+            for leg in legs_of(router):
+                if leg.port_id == port_id:
+                    return router, leg
+        raise NotFound(f"port {port_id} is not on this host")
 
     def ports_of(self, network_id: str) -> list[Port]:
         return [port for port in self.ports.values() if port.network_id == network_id]

@@ -20,7 +20,7 @@ import oslo_messaging
 from oslo_config import cfg
 
 from core.context import RequestContext
-from core.errors import HaneulError, NotFound
+from core.errors import HaneulError
 from core.messaging import Messaging
 from core.pools import Periodic
 from lifecycle.host_network import KINDS, Changed, HostNetwork, legs_of
@@ -101,8 +101,6 @@ class Agent:
         """:raises NotFound: the port is not here."""
         with self._lock:
             state = HostNetwork(**{kind: dict(getattr(self.state, kind)) for kind in KINDS})
-        if port_id not in state.ports:
-            raise NotFound(f"port {port_id} is not on host {self.host}")
         return self.driver.trace(state, port_id)
 
     # -- one round -------------------------------------------------------------------

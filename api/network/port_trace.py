@@ -21,7 +21,10 @@ class PortTraceController(Controller):
     def show(self, call: Call) -> dict[str, Any]:
         """Show the path of a port's packets. :raises Conflict: it is on no host."""
         with self.services.databases.global_.read() as connection:
-            port = base.find(connection, db_ports.MODEL, call.params["id"], common.viewer_of(call))
+            viewer = common.viewer_of(call)
+            found = base.find(connection, db_ports.MODEL, call.params["id"], viewer)
+            # with its children: a router's port is where the router is
+            (port,) = base.expanded(connection, db_ports.MODEL, [found], viewer)
             host = port["binding_host"]
             cell_id = network_agents.cell_of(connection, host) if host else None
         if not host:

@@ -61,5 +61,7 @@ class NetworkDriver(abc.ABC):
         [{"hop": "tap" | "bridge" | "rules" | "dhcp" | "tunnel" | "uplink" | "router" | "nat",
         "name": device or namespace, "ok": bool, "detail": {...}}, ...].
 
+        A router's port has no tap and no rules: its path begins with the router.
+
         :raises NotFound: the port is not on this host.
         """

@@ -15,7 +15,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from core.errors import BadRequest, NotFound
+from core.errors import BadRequest
 from lifecycle.host_network import Changed, HostNetwork
 from network.drivers.base import Applied, NetworkDriver
 
@@ -144,11 +144,16 @@ class SimulatedDriver(NetworkDriver):
     def trace(self, state: HostNetwork, port_id: str) -> list[dict[str, Any]]:
         port = state.ports.get(port_id)
         if port is None:
-            raise NotFound(f"port {port_id} is not on host {self.host}")
-        plugged = port_id in self.ports
-        network = state.networks[port.network_id]
+            router, leg = state.leg(port_id)
+            plugged = router.id in self.routers
+            first = {"hop": "router", "name": f"hrouter-{router.id}"}
+            network = state.networks[leg.network_id]
+        else:
+            plugged = port_id in self.ports
+            first = {"hop": "tap", "name": port.device}
+            network = state.networks[port.network_id]
         hops: list[dict[str, Any]] = [
-            {"hop": "tap", "name": port.device, "ok": plugged, "detail": {"simulated": True}},
+            {**first, "ok": plugged, "detail": {"simulated": True}},
             {"hop": "bridge", "name": f"brq{network.id[:11]}", "ok": plugged, "detail": {}},
         ]
         if network.network_type == "vxlan":

@@ -11,13 +11,11 @@ machine's own network is touched.
 from __future__ import annotations
 
 import configparser
-import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.parse
 from collections.abc import Callable
@@ -27,7 +25,7 @@ from typing import Any
 from cli import cloud, settings
 from cli.state import CHECKOUT, StateFolder
 from core import key_file
-from tests.lab import processes
+from tests.lab import leftovers, processes
 from tests.lab.namespaces import Lab, entered
 
 CONTROL_ROLES = (
@@ -51,8 +49,7 @@ class TwoHosts:
 
     def __init__(self, transport_url: str) -> None:
         self.lab = Lab()
-        # libvirt's sockets need a short path
-        self.folder = Path(tempfile.mkdtemp(prefix="hh"))
+        self.folder = leftovers.make_folder("hh")
         self.state = StateFolder(self.folder / "c")
         self._transport = transport_url
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -87,13 +84,9 @@ class TwoHosts:
     def close(self) -> None:
         for process in self._processes.values():
             processes.stop_group(process.pid)
-        self._end_left_behind()
+        # libvirtd, QEMU, dnsmasq outlive agents on purpose: they name our folder
+        leftovers.remove(self.folder)
         self.lab.close()
-        for host in HOSTS:
-            subprocess.run(
-                ["umount", "--lazy", str(self.folder / host / "netns")], check=False, capture_output=True
-            )
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def connect(self, name: str = settings.CLOUD) -> Any:
         """openstacksdk; to be used with the calling thread in the control's namespace."""
@@ -194,23 +187,6 @@ class TwoHosts:
     def _check(self, name: str) -> None:
         if self._processes[name].poll() is not None:
             raise AssertionError(f"{name} ended: {processes.tail(self.log_of(name))}")
-
-    def _end_left_behind(self) -> None:
-        """Processes that name our folder: libvirtd, QEMU, dnsmasq, which outlive agents on purpose."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            deadline = time.monotonic() + 5
-            while found := [pid for pid in _pids() if str(self.folder) in processes.command_line(pid)]:
-                for pid in found:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, number)
-                if time.monotonic() > deadline:
-                    break
-                time.sleep(0.1)
-
-
-def _pids() -> list[int]:
-    mine = os.getpid()
-    return [pid for pid in (int(entry.name) for entry in Path("/proc").glob("[0-9]*")) if pid != mine]
 
 
 def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 120) -> Any:

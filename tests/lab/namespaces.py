@@ -1,27 +1,23 @@
 """Network namespaces that a test makes: machines of a small lab, joined by cables.
 
 Names begin with ``hl`` and the test process's pid, so that several runs don't meet and what a
-killed run has left can be told (``remove_left_behind``).
+killed run has left can be told (``tests.lab.leftovers``).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute, NetNS, netns
 
-from tests.lab import processes
-
-RUN = Path("/var/run/netns")
-_NAME = re.compile(r"^hl(\d+)-")
+from tests.lab import leftovers, processes
+from tests.lab.leftovers import RUN
 
 
 def missing() -> str | None:
@@ -32,15 +28,6 @@ def missing() -> str | None:
         if processes.find_program(program) is None:
             return f"{program} is not installed (Debian: apt-get install iproute2 nftables dnsmasq-base)"
     return None
-
-
-def remove_left_behind() -> None:
-    """Remove namespaces of test processes that are gone."""
-    for entry in RUN.glob("hl*-*") if RUN.exists() else ():
-        match = _NAME.match(entry.name)
-        if match and not processes.alive(int(match[1])):
-            with contextlib.suppress(OSError):
-                netns.remove(entry.name)
 
 
 @contextlib.contextmanager
@@ -61,7 +48,7 @@ class Lab:
     """Namespaces and cables of one test; ``close`` removes them all."""
 
     def __init__(self) -> None:
-        remove_left_behind()
+        leftovers.remove_left_behind()
         self._prefix = f"hl{os.getpid()}"
         self._made: list[str] = []
         self._relays: list[Relay] = []
@@ -123,9 +110,7 @@ class Lab:
     def close(self) -> None:
         for relay in self._relays:
             relay.close()
-        for name in reversed(self._made):
-            with contextlib.suppress(OSError):
-                netns.remove(name)
+        leftovers.remove_namespaces(self._made[::-1])
 
 
 class Relay:

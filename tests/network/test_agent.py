@@ -217,6 +217,13 @@ def test_trace(plane: Plane) -> None:
     plane.api.request("get", path, status=403)
     unbound = plane.api.port(network)["id"]
     plane.api.request("get", f"/ports/{unbound}/trace", as_=ADMIN, status=409)
+    # a router's port is on the router's host
+    subnet = plane.api.subnet(network)["id"]
+    router = plane.api.post("/routers", {"router": {}})["router"]["id"]
+    leg = plane.api.put(f"/routers/{router}/add_router_interface", {"subnet_id": subnet})["port_id"]
+    wait_for(lambda: plane.api.get(f"/ports/{leg}", as_=ADMIN)["port"]["status"] == "ACTIVE", "it is there")
+    hops = plane.api.get(f"/ports/{leg}/trace", as_=ADMIN)["trace"]["hops"]
+    assert [hop["hop"] for hop in hops] == ["router", "bridge", "tunnel"] and hops[0]["ok"]
     # bound, but its agent does not have it: the agent's word, not the database's
     monkey = plane.hosts["h1"].agent
     del monkey.state.ports[port["id"]]

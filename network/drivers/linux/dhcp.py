@@ -70,6 +70,8 @@ class Dhcp:
         self._relay = DnsRelay(self._settings.dns_servers, namespaces, self.names)
         self._legs: dict[str, str] = {}
         """network id → its DHCP port's id, where no other leg is left"""
+        self._networks: dict[str, str] = {}
+        """port id → its network's id, when it was last seen: a port that is gone is nothing but its id"""
 
     def start(self) -> None:
         """:raises DriverError: dnsmasq is missing."""
@@ -82,17 +84,9 @@ class Dhcp:
         self._relay.close()
 
     def apply(self, state: HostNetwork, changed: Changed, applied: Applied) -> None:
-        touched = set(changed.networks)
-        for port_id in changed.ports:
-            port = state.ports.get(port_id)
-            if port is not None:
-                touched.add(port.network_id)
+        touched = changed.networks | self._of_ports(state, changed)
         if changed.everything:
             touched = set(state.networks) | self._namespaces.ours(PREFIX, self._links)
-        elif changed.ports - state.ports.keys():
-            # ports that are gone: of which network is not known any more; writing a file again that
-            # is the same costs little
-            touched |= set(state.networks)
         for network_id in sorted(touched):
             with attempt(applied, f"DHCP of network {network_id}"):
                 network = state.networks.get(network_id)
@@ -100,6 +94,22 @@ class Dhcp:
                     self._serve(network, state.ports_of(network_id))
                 else:
                     self._remove(network_id)
+
+    def _of_ports(self, state: HostNetwork, changed: Changed) -> set[str]:
+        """The networks of ports that changed, came or went."""
+        if changed.everything:
+            self._networks = {port.id: port.network_id for port in state.ports.values()}
+            return set()
+        touched = set()
+        for port_id in changed.ports:
+            port = state.ports.get(port_id)
+            before = self._networks.pop(port_id, None)
+            if port is not None:
+                self._networks[port_id] = port.network_id
+                touched.add(port.network_id)
+            elif before is not None:
+                touched.add(before)
+        return touched
 
     # -- one network -------------------------------------------------------------
 
@@ -214,11 +224,12 @@ class Dhcp:
             return []
         name = namespace_of(network.id)
         pid = self._daemon(network.id).pid()
+        needed = any(served(subnet) for subnet in network.subnets)  # else metadata are all that is there
         return [
             {
                 "hop": "dhcp",
                 "name": name,
-                "ok": self._namespaces.exists(name) and pid is not None,
+                "ok": self._namespaces.exists(name) and (pid is not None or not needed),
                 "detail": {
                     "dnsmasq": pid,
                     "addresses": [each.ip_address for each in network.dhcp.addresses],

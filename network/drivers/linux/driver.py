@@ -19,7 +19,7 @@ import pyroute2
 from oslo_config import cfg
 
 from core import config
-from core.errors import DriverError, NotFound
+from core.errors import DriverError
 from lifecycle.host_network import Changed, HostNetwork, Port
 from network.drivers.base import Applied, NetworkDriver
 from network.drivers.linux import options
@@ -36,7 +36,7 @@ from network.drivers.linux.parts import attempt
 from network.drivers.linux.qos import Limits
 from network.drivers.linux.routers import Routers
 from network.drivers.linux.taps import Taps, is_tap
-from network.drivers.linux.trace import local_path
+from network.drivers.linux.trace import local_path, network_path
 from network.drivers.linux.tunnels import Tunnels
 from network.drivers.linux.vlans import Uplinks, gateway_names
 
@@ -204,7 +204,10 @@ class LinuxDriver(NetworkDriver):
     def trace(self, state: HostNetwork, port_id: str) -> list[dict[str, Any]]:
         port = state.ports.get(port_id)
         if port is None:
-            raise NotFound(f"port {port_id} is not on this host")
+            router, leg = state.leg(port_id)
+            with self._lock:
+                hops = self.routers.trace_leg(state, router, leg)
+                return [*hops, *network_path(self.networks, state, leg.network_id)]
         with self._lock:
             hops = local_path(self.networks, self.firewall, state, port)
             return [*hops, *self.dhcp.trace(state, port), *self.routers.trace(state, port)]

@@ -11,7 +11,7 @@ import ipaddress
 import shutil
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from core.errors import DriverError
 from lifecycle.host_network import Changed, HostNetwork, Network, Port, Router, RouterPort
 from network.drivers.base import Applied
 from network.drivers.linux import connections, nat
-from network.drivers.linux.bridges import Bridges
+from network.drivers.linux.bridges import Bridges, bridge_name
 from network.drivers.linux.daemons import Daemon, write
 from network.drivers.linux.metadata import METADATA_IPV4, Metadata
 from network.drivers.linux.namespaces import Namespaces, configure, veth
@@ -223,28 +223,50 @@ class Routers:
 
     def trace(self, state: HostNetwork, port: Port) -> list[dict[str, Any]]:
         """The routers here that this port's packets take, and what is done to its addresses."""
-        hops: list[dict[str, Any]] = []
         mine = {each.ip_address for each in port.addresses}
+        hops: list[dict[str, Any]] = []
         for router in state.routers.values():
-            leg = next((leg for leg in router.interfaces if leg.network_id == port.network_id), None)
-            if leg is None:
-                continue
-            name = namespace_of(router.id)
-            there = self._namespaces.exists(name)
-            device = leg_names(leg.port_id, gateway=False)[1]
-            up = there and self._is_up(name, device)
-            hops.append(
-                {
-                    "hop": "router",
-                    "name": name,
-                    "ok": up and router.admin_state_up,
-                    "detail": {"leg": device, "leg_up": up,
-                               "addresses": [each.ip_address for each in leg.addresses]},
-                }
-            )  # fmt: skip
-            if router.gateway is not None and there:
-                hops.append(self._trace_nat(router, name, mine))
+            legs = [leg for leg in router.interfaces if leg.network_id == port.network_id]
+            if legs:
+                hops += self._trace_router(state, router, legs, mine)
         return hops
+
+    def trace_leg(self, state: HostNetwork, router: Router, leg: RouterPort) -> list[dict[str, Any]]:
+        """What is behind a router's own port."""
+        mine = {each.fixed_ip_address for each in router.floating_ips}
+        legs = [] if leg is router.gateway else [leg]
+        return self._trace_router(state, router, legs, mine)
+
+    def _trace_router(
+        self, state: HostNetwork, router: Router, legs: Sequence[RouterPort], mine: set[str]
+    ) -> list[dict[str, Any]]:
+        hops = [self._trace_inner(state, router, leg) for leg in legs]
+        if router.gateway is not None and self._namespaces.exists(namespace_of(router.id)):
+            hops.append(self._trace_nat(router, namespace_of(router.id), mine))
+        return hops
+
+    def _trace_inner(self, state: HostNetwork, router: Router, leg: RouterPort) -> dict[str, Any]:
+        name = namespace_of(router.id)
+        outer, device = leg_names(leg.port_id, gateway=False)
+        up = self._namespaces.exists(name) and self._is_up(name, device)
+        plugged = self._is_plugged(outer, leg)
+        detail: dict[str, Any] = {
+            "leg": device,
+            "leg_up": up,
+            "on_bridge": plugged,
+            "addresses": [each.ip_address for each in leg.addresses],
+        }
+        good = up and plugged and router.admin_state_up
+        network = state.networks.get(leg.network_id)
+        if network is not None and _radvd_section(device, leg, network):
+            detail["radvd"] = self._daemon(router.id).pid()
+            good = good and detail["radvd"] is not None
+        return {"hop": "router", "name": name, "ok": good, "detail": detail}
+
+    def _is_plugged(self, outer: str, leg: RouterPort) -> bool:
+        end = self._links.get(outer)
+        bridge = self._links.get(bridge_name(leg.network_id))
+        return end is not None and bridge is not None and end.up and end.master == bridge.index
 
     def _is_up(self, name: str, device: str) -> bool:
         with self._namespaces.links(name) as inside:
@@ -264,13 +286,15 @@ class Routers:
         assert router.gateway is not None
         device = leg_names(router.gateway.port_id, gateway=True)[1]
         up = self._is_up(name, device)
+        plugged = self._is_plugged(leg_names(router.gateway.port_id, gateway=True)[0], router.gateway)
         return {
             "hop": "nat",
             "name": name,
-            "ok": there and up,
+            "ok": there and up and plugged,
             "detail": {
                 "leg": device,
                 "leg_up": up,
+                "on_bridge": plugged,
                 "translated": there,
                 "gateway": [each.ip_address for each in router.gateway.addresses],
                 "snat": router.enable_snat,

@@ -23,13 +23,22 @@ def hop(kind: str, name: str, ok: bool, **detail: Any) -> Hop:
 def local_path(networks: Networks, firewall: Firewall, state: HostNetwork, port: Port) -> list[Hop]:
     """tap, rules, bridge, and the tunnel or uplink if the network has one."""
     links = networks.links
-    network = state.networks.get(port.network_id)
-    bridge = links.get(bridge_name(port.network_id))
     tap = links.get(port.device)
-    hops = [_tap(port, tap, bridge), *_rules(firewall, port)]
+    bridge = links.get(bridge_name(port.network_id))
+    return [
+        _tap(port, tap, bridge),
+        *_rules(firewall, port),
+        *network_path(networks, state, port.network_id),
+    ]
+
+
+def network_path(networks: Networks, state: HostNetwork, network_id: str) -> list[Hop]:
+    """A network's bridge, and its tunnel or uplink."""
+    network = state.networks.get(network_id)
+    bridge = networks.links.get(bridge_name(network_id))
     if network is None or bridge is None:
-        return [*hops, hop("bridge", bridge_name(port.network_id), False, reason="is not there")]
-    hops.append(_bridge(networks, bridge, network))
+        return [hop("bridge", bridge_name(network_id), False, reason="is not there")]
+    hops = [_bridge(networks, bridge, network)]
     outlet = networks.outlet(network)
     if outlet is not None:
         hops.append(_outlet(networks, network, outlet, bridge))

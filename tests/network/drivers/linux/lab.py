@@ -18,7 +18,6 @@ import shutil
 import socket
 import struct
 import subprocess
-import tempfile
 import threading
 import time
 import uuid
@@ -46,6 +45,7 @@ from network.drivers.base import Applied
 from network.drivers.linux import options
 from network.drivers.linux.driver import LinuxDriver
 from network.drivers.linux.taps import IFF_NO_PI, IFF_TAP, IFF_VNET_HDR, TUN, TUNSETIFF
+from tests.lab import leftovers
 
 T = TypeVar("T")
 NUMBERS = itertools.count(1)
@@ -134,7 +134,7 @@ class Namespace:
         return True
 
     def close(self) -> None:
-        netns.remove(self.name)
+        leftovers.remove_namespaces([self.name])
 
 
 class Inside:
@@ -155,7 +155,7 @@ class Host(Namespace):
 
     def __init__(self, hint: str, tunnel_address: str | None = None, **settings: Any) -> None:
         super().__init__(hint)
-        self.folder = Path(tempfile.mkdtemp(prefix="haneul-host-"))
+        self.folder = leftovers.make_folder("hh-host-")
         self.settings = {
             "tunnel_address": tunnel_address,
             "netns_folder": str(self.folder / "netns"),
@@ -218,14 +218,15 @@ class Host(Namespace):
         return changed
 
     def close(self) -> None:
-        """All that the driver has left: namespaces and what runs in them, then the rest."""
-        if self.driver is not None:
-            self.state = HostNetwork()
-            self.apply(errors=True)
-        self.stop()
-        super().close()
-        subprocess.run(["umount", "-l", str(self.folder / "netns")], capture_output=True, check=False)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """All that the driver has left: namespaces and what runs in them, then the rest, whatever fails."""
+        try:
+            if self.driver is not None:
+                self.state = HostNetwork()
+                self.apply(errors=True)
+            self.stop()
+        finally:
+            super().close()
+            leftovers.remove(self.folder)
 
 
 def open_tap(name: str) -> int:

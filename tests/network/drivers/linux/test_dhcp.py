@@ -8,7 +8,6 @@ import ipaddress
 import os
 import socket
 import struct
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 
 from lifecycle.host_network import Network, Port
 from network.drivers.linux.dhcp import namespace_of
+from tests.lab import leftovers
 from tests.network.drivers.linux import edges, lab
 from tests.network.drivers.linux.edges import (
     OPEN,
@@ -350,11 +350,11 @@ def test_nothing_is_left_of_a_network_that_is_gone(underlay: lab.Underlay) -> No
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[str]:
+def folder() -> Iterator[str]:
     """A folder of names for several hosts: unmounted behind them all, so it stands before ``underlay``."""
-    made = str(tmp_path / "netns")
-    yield made
-    subprocess.run(["umount", "-l", made], capture_output=True, check=False)
+    made = leftovers.make_folder("hh-host-")
+    yield str(made / "netns")
+    leftovers.remove(made)
 
 
 def test_agents_that_share_the_folder_of_names_leave_each_others_namespaces(

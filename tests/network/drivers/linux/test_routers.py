@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -354,6 +356,15 @@ def test_ipv6_is_routed_and_never_translated(underlay: lab.Underlay, outer: edge
     with door(outer, 8000), door(guest, 8000):
         assert eventually(lambda: seen_as(guest, OUTSIDE6, 8000) == own, 10)
         assert seen_as(outer, own, 8000) == OUTSIDE6
+    hops = trace_of(host, port.id)
+    (found,) = [hop for hop in hops if hop["hop"] == "router"]
+    assert all(hop["ok"] for hop in hops)
+    assert hops[0]["detail"]["addresses"] == [own]
+    assert found["detail"]["addresses"] == ["2001:db8:1::1"]
+    os.kill(found["detail"]["radvd"], signal.SIGKILL)
+    assert eventually(lambda: [hop["hop"] for hop in trace_of(host, port.id) if not hop["ok"]] == ["router"])
+    host.apply()
+    assert all(hop["ok"] for hop in trace_of(host, port.id))
 
 
 def test_one_router_that_cannot_be_made_does_not_keep_the_others(world: World) -> None:
@@ -396,3 +407,30 @@ def test_trace_shows_what_of_a_router_is_broken(world: World) -> None:
     assert world.router.gateway is not None
     spaces.run(name, ["ip", "link", "set", f"qg-{world.router.gateway.port_id[:11]}", "down"])
     assert good() == {"router": True, "nat": False}
+
+
+def trace_of(host: lab.Host, port_id: str) -> list[dict[str, Any]]:
+    assert host.inside is not None and host.driver is not None
+    found: list[dict[str, Any]] = host.inside(host.driver.trace, host.state, port_id)
+    return found
+
+
+def test_trace_of_a_routers_own_ports(world: World) -> None:
+    """An inner leg leads to the tunnel, the gateway to the uplink; a leg that is unplugged is seen."""
+    world.change(floating_ips=(floating(50, "10.0.0.11"),))
+    inner, gateway = world.router.interfaces[0], world.router.gateway
+    assert gateway is not None
+    hops = trace_of(world.host, inner.port_id)
+    assert [hop["hop"] for hop in hops] == ["router", "nat", "bridge", "tunnel"]
+    assert all(hop["ok"] for hop in hops)
+    assert hops[0]["detail"]["addresses"] == ["10.0.0.1"]
+    assert hops[1]["detail"]["floating_ips"] == {"10.0.0.11": FLOATING}
+    hops = trace_of(world.host, gateway.port_id)
+    assert [hop["hop"] for hop in hops] == ["nat", "bridge", "uplink"]
+    assert all(hop["ok"] for hop in hops)
+    assert hops[2]["name"] == edges.WIRE
+    for leg, kind, name in ((inner, "router", "nr"), (gateway, "nat", "ng")):
+        world.host.run("ip", "link", "set", f"{name}{leg.port_id[:11]}", "nomaster")
+        assert [hop["hop"] for hop in trace_of(world.host, leg.port_id) if not hop["ok"]] == [kind]
+    world.host.apply()
+    assert all(hop["ok"] for leg in (inner, gateway) for hop in trace_of(world.host, leg.port_id))
