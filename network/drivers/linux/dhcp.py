@@ -23,7 +23,7 @@ from lifecycle.host_network import Dhcp as DhcpPort
 from network.drivers.base import Applied
 from network.drivers.linux.bridges import Bridges
 from network.drivers.linux.daemons import Daemon, write
-from network.drivers.linux.dns_names import Names
+from network.drivers.linux.dns_names import Names, arpa_zone
 from network.drivers.linux.dns_relay import ADDRESS, DnsRelay
 from network.drivers.linux.metadata import METADATA_IPV4, METADATA_IPV6, Metadata
 from network.drivers.linux.namespaces import Namespaces, configure, veth
@@ -134,7 +134,8 @@ class Dhcp:
         self._namespaces.call(name, lambda: sysctl(f"net/ipv6/conf/{device}/accept_ra", "0"))
         self._bridges.attach(outer_name(port.port_id), network)
         self._run_dnsmasq(network, port, ports)
-        self._relay.serve(name, network.id, self._domain(network))
+        cidrs = tuple(subnet.cidr for subnet in network.subnets)
+        self._relay.serve(name, network.id, self._domain(network), cidrs)
         self._metadata.serve_network(name, device, network.id, ports)
 
     def _remove_other_legs(self, network_id: str, port_id: str) -> None:
@@ -186,6 +187,9 @@ class Dhcp:
             # what is not in "names" here may be on another host: this agent finds out, if it may ask
             own = "server=/{}/{}#{}".format(domain, *ADDRESS) if self.names.usable else f"local=/{domain}/"
             lines += [f"domain={domain}", own]
+            if self.names.usable:
+                zones = sorted({arpa_zone(subnet.cidr) for subnet in network.subnets})
+                lines += ["server=/{}/{}#{}".format(zone, *ADDRESS) for zone in zones]
         if self._relay.servers:
             lines.append("server={}#{}".format(*ADDRESS))
         lines += [

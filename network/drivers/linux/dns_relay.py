@@ -1,7 +1,7 @@
 """Questions that dnsmasq can't answer, carried out of its namespace to the operator's DNS servers.
 
 A DHCP namespace has no way out: its address is the same on every host, so no answer would find it. dnsmasq
-asks 127.0.0.1 there, where this agent listens. It answers for the network's own names (``dns_names``); other questions go on
+asks 127.0.0.1 there, where this agent listens. It answers for the network's own names and addresses (``dns_names``); other questions go on
 from the host. Only ``[network_linux]dns_servers`` are asked, never what a tenant names: guests ask their subnet's
 ``dns_nameservers`` themselves.
 """
@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from core.pools import Pool
-from network.drivers.linux.dns_names import Names
+from network.drivers.linux.dns_names import Names, refusal
 from network.drivers.linux.namespaces import Namespaces
 
 LOG = logging.getLogger(__name__)
@@ -34,8 +34,8 @@ class DnsRelay:
     def __init__(self, servers: Sequence[str], namespaces: Namespaces, names: Names) -> None:
         self.servers = list(servers)
         self.names = names
-        self._networks: dict[str, tuple[str, str]] = {}
-        """namespace → (network id, its domain)"""
+        self._networks: dict[str, tuple[str, str, tuple[str, ...]]] = {}
+        """namespace → (network id, its domain, its subnets)"""
         self._namespaces = namespaces
         self._places: dict[str, tuple[int, list[socket.socket]]] = {}
         """namespace → (its inode, sockets)"""
@@ -63,13 +63,13 @@ class DnsRelay:
         for name in list(self._places):
             self.forget(name)
 
-    def serve(self, namespace: str, network_id: str, domain: str) -> None:
+    def serve(self, namespace: str, network_id: str, domain: str, cidrs: tuple[str, ...]) -> None:
         """Listen there, unless that is done already. Raises OSError."""
         if self._thread is None:
             return
         inode = self._namespaces.path(namespace).stat().st_ino
         if namespace in self._places and self._places[namespace][0] == inode:
-            self._networks[namespace] = network_id, domain
+            self._networks[namespace] = network_id, domain, cidrs
             return
         self.forget(namespace)
         made: list[socket.socket] = []
@@ -86,7 +86,7 @@ class DnsRelay:
                 raise
         with self._lock:
             self._places[namespace] = inode, made
-            self._networks[namespace] = network_id, domain
+            self._networks[namespace] = network_id, domain, cidrs
             for each in made:
                 each.setblocking(False)
                 self._selector.register(each, selectors.EVENT_READ, namespace)
@@ -130,9 +130,13 @@ class DnsRelay:
             self._free.release()
 
     def _known(self, namespace: str, question: bytes) -> bytes | None:
-        """The answer, if the question is about the network's own names."""
+        """The answer, if the question is about the network's own names, or nobody else could be asked."""
         network = self._networks.get(namespace)
-        return self.names.answer(*network, question) if network is not None else None
+        if network is None:
+            return None
+        network_id, domain, cidrs = network
+        found = self.names.answer(network_id, domain, question, cidrs)
+        return refusal(question) if found is None and not self.servers else found
 
     def _ask(self, namespace: str, place: socket.socket, question: bytes, who: tuple[str, int]) -> None:
         """The first server that answers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from keystoneauth1 import exceptions as keystone_exceptions
 from api.network.app import make_app
 from api.network.services import NetworkServices
 from core import clients, config
-from network.drivers.linux.dns_names import Names
+from network.drivers.linux.dns_names import Names, arpa_zone
 from tests.api.identity import authenticate
 from tests.api.network.conftest import ADMIN, Api, make_services
 from tests.network.drivers.linux import lab
@@ -111,6 +112,18 @@ def test_names_of_one_network(api: Api) -> None:
         b"\xff" * 40,
     ):
         assert names.answer(network, "example.org", question) is None
+    # backwards: addresses of this network's subnets, and no others
+    cidrs = ["10.0.0.0/24", "2001:db8::/64"]
+
+    def who(address: str) -> tuple[int, list[bytes]]:
+        pointer = ipaddress.ip_address(address).reverse_pointer
+        return _read(names.answer(network, "example.org", _question(pointer, 12), cidrs))
+
+    assert who("10.0.0.11") == who(six[0]) == (0, [b"\3web\7example\3org\0"])
+    assert who("10.0.0.12") == (0, [b"\x0ehost-10-0-0-12\7example\3org\0"])
+    assert who("10.0.0.13") == (3, [])
+    other_s = _question(ipaddress.ip_address("10.0.1.1").reverse_pointer, 12)
+    assert names.answer(network, "example.org", other_s, cidrs) is None
     names._adapter.away = True
     assert ask("new.example.org") == (2, [])
 
@@ -141,3 +154,12 @@ def test_a_guest_finds_a_port_on_another_host(
         assert eventually(lambda: "10.0.0.77" in lookup("far.example.org"), 15)
         assert "10.0.0.11" in lookup("web.example.org")
         assert "NXDOMAIN" in lookup("nobody.example.org")
+        assert "far.example.org" in lookup("10.0.0.77")
+        assert "web.example.org" in lookup("10.0.0.11")
+        assert "NXDOMAIN" in lookup("10.0.0.78")
+
+
+def test_zones_end_at_a_label() -> None:
+    assert arpa_zone("10.1.2.0/24") == arpa_zone("10.1.2.128/26") == "2.1.10.in-addr.arpa"
+    assert arpa_zone("10.0.0.0/12") == "10.in-addr.arpa"
+    assert arpa_zone("2001:db8::/30") == "b.d.0.1.0.0.2.ip6.arpa"
