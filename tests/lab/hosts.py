@@ -10,6 +10,7 @@ machine's own network is touched.
 
 from __future__ import annotations
 
+import concurrent.futures
 import configparser
 import os
 import shutil
@@ -82,8 +83,9 @@ class TwoHosts:
         processes.stop_group(process.pid, first=signal.SIGKILL)
 
     def close(self) -> None:
-        for process in self._processes.values():
-            processes.stop_group(process.pid)
+        # together: one that ends waits ten seconds and more for its consumers of messages
+        with concurrent.futures.ThreadPoolExecutor(len(HOSTS) + 1) as pool:
+            list(pool.map(lambda each: processes.stop_group(each.pid), self._processes.values()))
         # libvirtd, QEMU, dnsmasq outlive agents on purpose: they name our folder
         leftovers.remove(self.folder)
         self.lab.close()

@@ -232,6 +232,42 @@ def test_tenants_with_the_same_addresses_do_not_meet(world: World, pair: dict[st
     assert world.reached(pair["floating"], "ping", "-c", "2", "-w", "4", "10.50.0.12")
 
 
+@pytest.fixture
+def slaac(world: World, net: dict[str, Any], pair: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """An IPv6 subnet comes to the network of running guests; the addresses that their ports have of it."""
+    network = world.admin.network
+    subnet = network.create_subnet(
+        network_id=net["network"].id,
+        ip_version=6,
+        cidr="2001:db8:50::/64",
+        ipv6_address_mode="slaac",
+        ipv6_ra_mode="slaac",
+    )
+    network.add_interface_to_router(net["router"], subnet_id=subnet.id)
+
+    def addresses(name: str) -> list[str]:
+        port = world.port_of(world.admin, pair[name])
+        return [each["ip_address"] for each in port.fixed_ips if each["subnet_id"] == subnet.id]
+
+    yield {name: addresses(name)[0] for name in "ab"}
+    network.remove_interface_from_router(net["router"], subnet_id=subnet.id)
+    network.delete_subnet(subnet)
+
+
+def test_slaac_and_metadata_by_ipv6(world: World, pair: dict[str, Any], slaac: dict[str, str]) -> None:
+    """The router's advertisement tells a guest its address; its group lets the other in at that address."""
+    floating = pair["floating"]
+    wait_for(lambda: slaac["a"] in world.ssh(floating, "ip", "-6", "address"), "a has its address", 60)
+    wait_for(
+        lambda: world.reached(floating, "ping", "-6", "-c", "1", "-w", "4", slaac["b"]),
+        "a reaches b on the other host",
+        60,
+    )
+    request = "printf 'GET /openstack/latest/meta_data.json HTTP/1.0\\r\\n\\r\\n'"
+    answer = world.ssh(floating, f"{request} | timeout 10 nc fe80::a9fe:a9fe%eth0 80")
+    assert pair["a"].id in answer
+
+
 @contextlib.contextmanager
 def ticking(world: World, address: str) -> Iterator[subprocess.Popen[str]]:
     """An ssh session whose far end writes a line each half second."""
