@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from core.errors import DriverError
-from lifecycle.host_network import Changed
+from lifecycle.host_network import Changed, Members, Port
 from network.drivers.linux.bridges import bridge_name
 from tests.network.drivers.linux import lab
 from tests.network.drivers.linux.lab import ALLOW_OUT, Rule, make_group, make_network, make_port, needs_lab
@@ -150,6 +150,67 @@ def test_one_failure_does_not_keep_the_others(underlay: lab.Underlay) -> None:
     assert "vx77 is not haneul's" in text
     assert "physical_interfaces" in text
     assert len(applied.errors) == 2
+
+
+def test_two_hundred_ports_converge_and_one_more_costs_what_the_first_did(
+    underlay: lab.Underlay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 200 ports, in a group that names itself, one that comes or goes writes the same few rules as among two."""
+    a = underlay.host("a")
+    group = make_group(*ALLOW_OUT)
+    group = dataclasses.replace(
+        group, rules=(*group.rules, Rule("ingress", "IPv4", remote_group_id=group.id))
+    )
+    nets = [make_network(1001 + number) for number in range(4)]
+    a.put(group, *nets)
+    a.state.members[group.id] = members = Members()
+    assert a.driver is not None
+    tables = a.driver.firewall.tables
+    nft = tables._nft
+    written: list[int] = []
+
+    def counted(*words: str, text: str | None = None) -> str:
+        written.append(len(json.loads(text)["nftables"]) if text else 0)
+        return nft(*words, text=text)
+
+    def one_more(number: int) -> tuple[Port, Changed]:
+        address = f"10.0.{number >> 8}.{number & 255}"
+        port = make_port(nets[number % 4], f"{address}/16", security_group_ids=(group.id,))
+        changed = a.put(port)
+        changed.addresses[group.id] = members.replace(port.id, [address])
+        return port, changed
+
+    def cost(number: int) -> list[int]:
+        """The commands of a port that comes, and of the same when it goes."""
+        written.clear()
+        port, changed = one_more(number)
+        assert a.apply(changed).ports == {port.id: "ACTIVE"}
+        changed = a.drop(port)
+        changed.addresses[group.id] = members.replace(port.id, ())
+        a.apply(changed)
+        return list(written)
+
+    for number in range(10, 12):
+        one_more(number)
+    a.apply()
+    monkeypatch.setattr(tables, "_nft", counted)
+    first = cost(12)
+    assert len(first) == 2
+    for number in range(12, 210):
+        one_more(number)
+    applied = a.apply()
+    assert len(applied.ports) == 200 and set(applied.ports.values()) == {"ACTIVE"}
+    assert len([name for name in names(a) if name.startswith("tap")]) == 200
+    assert cost(210) == first
+    written.clear()
+    a.apply()
+    assert written == []
+    left, right = (underlay.guest(a, port) for port in list(a.state.ports.values())[196:200:3])
+    assert not left.pings(right.port.addresses[0].ip_address)  # another network's
+    near = next(port for port in a.state.ports.values() if port.network_id == left.port.network_id)
+    underlay.guest(a, near)
+    assert left.reaches(near.addresses[0].ip_address)
+    a.stop()  # all devices go with their namespace, much faster than one by one
 
 
 def test_admin_state(underlay: lab.Underlay) -> None:
