@@ -62,6 +62,7 @@ def state(connection: sa.Connection, host: str, changed: Changed) -> HostNetwork
     if everything:
         asked = {row["network_id"] for row in port_rows}
         asked.update(each for router in found.routers.values() for each in host_routers.networks_of(router))
+        asked |= dhcp_placement.all_placed_on(connection, host)
     network_rows = _on_host(connection, host, asked)
     memberships = _memberships(connection, [row["id"] for row in port_rows])
     addresses = addresses_of(connection, [row["id"] for row in port_rows])

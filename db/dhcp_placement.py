@@ -56,6 +56,14 @@ def placed_on(connection: sa.Connection, host: str, network_ids: Collection[str]
     }
 
 
+def all_placed_on(connection: sa.Connection, host: str) -> set[str]:
+    """All networks that were put on the host."""
+    statement = sa.select(placements.c.network_id).where(
+        placements.c.host == host, placements.c.serves.is_(True)
+    )
+    return set(connection.execute(statement).scalars())
+
+
 def not_on(host: str) -> sa.Select[Any]:
     """The ids of the networks that were taken off a host, as a statement."""
     return sa.select(placements.c.network_id).where(placements.c.host == host, placements.c.serves.is_(False))

@@ -40,6 +40,12 @@ MODEL = base.Model(
     table=agents,
     columns=base.columns_of(agents, "cell_id"),
     visible=lambda _viewer: sa.false(),
+    # upstream's usual database compares without regard to case, and its clients ask for "DHCP Agent"
+    filters={
+        "agent_type": lambda values, _viewer: sa.func.lower(agents.c.agent_type).in_(
+            [value.lower() for value in values]
+        )
+    },
     tagged=False,
 )
 
