@@ -47,6 +47,7 @@ def database(kind: str, folder: pathlib.Path) -> Iterator[str]:
     if kind == "sqlite":
         yield f"sqlite:///{folder}/ports.sqlite"
         return
+    folder.chmod(0o755)  # servers that refuse root must reach theirs
     server = servers.STARTERS[kind](folder / kind)
     try:
         yield server.create_database("ports")
